@@ -1,0 +1,467 @@
+"""Which models are in memory, and who may use them: events in, decisions out. Pure; the only owner of residency state.
+
+    cold ──StartLoad──▶ LOADING ──Loaded──▶ READY ──evict/idle/unload──▶ DRAINING ──no leases──▶ UNLOADING ──Gone──▶ cold
+
+The law
+1. It never asks in order to decide; what it must know arrives as an event, time included.
+2. Bytes are committed at the decision to load and freed at the report of being gone, per device.
+3. A victim set provably makes room, or nobody is evicted. Pins never leave; leases end by themselves; DRAINING is one-way.
+4. The queue is served in order of arrival. The head gets its room: victims are drained even while busy, and nobody takes that
+   room before it. Others may start in room that the ones before them do not need. Requests for READY models pass at once.
+5. The bound: the head waits at most for the protection of its victims (`min_residency_s`), their longest lease, one stop and its
+   own load; place k waits at most k times that; every ticket ends at its deadline.
+6. A report of an earlier load (epoch) changes nothing. One `Release` serves waiting, held and unknown tickets.
+7. A model whose load failed cools down, and then takes only room that is free: nobody is evicted for it until it has loaded
+   once, or an admin asks for it (`Acquire.explicit`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from itertools import islice
+
+from .events import (
+    Acquire,
+    Budget,
+    Decision,
+    Describe,
+    Died,
+    Drain,
+    Event,
+    Footprint,
+    Gone,
+    Grant,
+    Loaded,
+    LoadFailed,
+    Measured,
+    Phase,
+    Pin,
+    Plan,
+    Refusal,
+    Reject,
+    Release,
+    ResidentView,
+    Shutdown,
+    StartLoad,
+    StartUnload,
+    Tick,
+    Unload,
+    WaitingView,
+    Why,
+)
+from .planning import never, plan_for, survey
+from .policy import choose_victims, lru_order
+from .room import larger, room_text, subtract
+from .state import Known, Resident, State, Ticket
+
+# How many distinct waiting models are planned for at once. Bounds the cost of one decision; those behind wait their turn.
+LOOKAHEAD = 8
+# Told to clients whose wait was cut short by a limit of ours: when it is worth coming back.
+RETRY_AFTER_S = 5.0
+
+
+class Residency:
+    """`apply(event, now_s)` changes the state and returns what must be done, in that order.
+
+    Args:
+        budget_bytes: device → bytes we may commit.
+        queue_max: how many tickets may wait.
+        min_residency_s: how long a ready model is safe from eviction; None: as long as its own load took, at most 30 s.
+    """
+
+    def __init__(self, budget_bytes: Footprint, *, queue_max: int, min_residency_s: float | None) -> None:
+        self._state = State(budget_bytes, min_residency_s)
+        self._queue_max = queue_max
+        self._deadlines: list[tuple[float, int]] = []  # heap; entries of tickets that left are dropped when met
+        self._order = 0
+        self._tight = (
+            False  # more is committed than the budget holds, and only busy or pinned ones could make up for it
+        )
+
+    # ------------------------------------------------------------ events
+
+    def apply(self, event: Event, now_s: float) -> list[Decision]:
+        """One fact in, all that follows from it out. Asserts only what our own code must hold."""
+        out: list[Decision] = []
+        match event:
+            case Acquire():
+                self._acquire(event, now_s, out)
+            case Release():
+                self._release(event.ticket, now_s, out)
+            case Loaded():
+                self._loaded(event, now_s, out)
+            case LoadFailed():
+                self._load_failed(event, now_s, out)
+            case Died():
+                self._died(event, now_s, out)
+            case Gone():
+                self._gone(event, now_s, out)
+            case Describe():
+                self._describe(event)
+            case Measured():
+                self._measured(event, now_s, out)
+            case Budget():
+                self._state.budget = dict(event.budget_bytes)
+                self._settle(now_s, out)
+            case Pin():
+                self._state.known[event.target].pinned = event.pinned
+                self._settle(now_s, out)
+            case Unload():
+                self._unload(event.target, now_s, out)
+            case Tick():
+                self._settle(now_s, out)
+            case Shutdown():
+                self._shutdown(now_s, out)
+            case _:
+                raise AssertionError(f"no such event: {event!r}")
+        return out
+
+    def _describe(self, event: Describe) -> None:
+        known = self._state.known.get(event.target)
+        if known is None:
+            self._state.known[event.target] = Known(event)
+        else:
+            known.footprint, known.source, known.idle_s = event.footprint, event.source, event.idle_s
+
+    def _acquire(self, event: Acquire, now_s: float, out: list[Decision]) -> None:
+        """Five cases: 1 shutting down, 2 ready: granted at once, 3 known to be broken, 4 it can never fit, 5 it waits."""
+        known = self._state.known[event.target]
+        resident = self._state.residents.get(event.target)
+        if self._state.closing:
+            out.append(
+                Reject(event.ticket, event.target, Refusal.SHUTTING_DOWN, "the gateway is shutting down", RETRY_AFTER_S)
+            )
+            return
+        if resident is not None and resident.phase is Phase.READY:
+            self._grant(event.ticket, resident, now_s, out)
+            return
+        if event.explicit:
+            known.forgive()
+        elif now_s < known.retry_at_s and (resident is None or resident.phase is not Phase.LOADING):
+            out.append(Reject(event.ticket, event.target, Refusal.COOLING_DOWN, known.reason, known.retry_at_s - now_s))
+            return
+        if resident is None:
+            refusal, detail = never(self._state, event.target, known.footprint)
+            if refusal is not None:
+                out.append(Reject(event.ticket, event.target, refusal, detail))
+                return
+        if len(self._state.tickets) >= self._queue_max:
+            detail = f"{len(self._state.tickets)} requests are waiting already (queue_max)"
+            out.append(Reject(event.ticket, event.target, Refusal.QUEUE_FULL, detail, RETRY_AFTER_S))
+            return
+        self._order += 1
+        ticket = Ticket(event, self._order, now_s)
+        self._state.tickets[event.ticket] = ticket
+        self._state.waiting.setdefault(event.target, {})[event.ticket] = ticket
+        heapq.heappush(self._deadlines, (event.deadline_s, event.ticket))
+        self._settle(now_s, out)
+
+    def _release(self, ticket: int, now_s: float, out: list[Decision]) -> None:
+        """Three cases: 1 it held a lease, 2 it waited, 3 nobody knows it (any more)."""
+        resident = self._state.leases.pop(ticket, None)
+        if resident is not None:
+            resident.leases -= 1
+            resident.last_used_s = now_s
+            if resident.phase is Phase.READY:
+                self._state.known[resident.target].deaths = 0
+            if self._tight or self._state.waiting or resident.phase is Phase.DRAINING:
+                self._settle(now_s, out)
+        elif ticket in self._state.tickets:
+            self._drop(self._state.tickets[ticket])
+            self._settle(now_s, out)
+
+    def _loaded(self, event: Loaded, now_s: float, out: list[Decision]) -> None:
+        resident = self._current(event.target, event.epoch, Phase.LOADING)
+        if resident is None:
+            return
+        resident.phase = Phase.READY
+        resident.ready_s = resident.last_used_s = now_s
+        known = self._state.known[event.target]
+        known.failures, known.retry_at_s, known.reason, known.victims = 0, 0.0, "", ()
+        for ticket in list(self._state.waiting.get(event.target, {}).values()):
+            self._drop(ticket)
+            self._grant(ticket.ticket, resident, now_s, out)
+        self._settle(now_s, out)
+
+    def _load_failed(self, event: LoadFailed, now_s: float, out: list[Decision]) -> None:
+        if self._current(event.target, event.epoch, Phase.LOADING) is None:
+            return
+        del self._state.residents[event.target]
+        known = self._state.known[event.target]
+        known.failures += 1
+        known.cool_down(now_s, known.failures, event.reason)
+        victims, known.victims = known.victims, ()
+        self._reject_all(event.target, Refusal.LOAD_FAILED, event.reason, known.retry_at_s - now_s, out)
+        self._settle(now_s, out)
+        self._restore(victims, now_s, out)
+
+    def _died(self, event: Died, now_s: float, out: list[Decision]) -> None:
+        """Its leases are void; what is left of it is swept up like any unload, and its bytes stay committed until Gone.
+
+        A first death is forgiven (the next request loads it again); deaths in a row, with no lease ended well, cool down.
+        """
+        resident = self._state.residents.get(event.target)
+        if resident is None or resident.epoch != event.epoch or resident.phase not in (Phase.READY, Phase.DRAINING):
+            return
+        for ticket in [t for t, held in self._state.leases.items() if held is resident]:
+            del self._state.leases[ticket]
+        resident.leases = 0
+        known = self._state.known[event.target]
+        known.deaths += 1
+        if known.deaths > 1:
+            known.cool_down(now_s, known.deaths - 1, event.reason)
+            self._reject_all(event.target, Refusal.COOLING_DOWN, event.reason, known.retry_at_s - now_s, out)
+        self._start_unload(resident, Why.DIED, out)
+        self._settle(now_s, out)
+
+    def _gone(self, event: Gone, now_s: float, out: list[Decision]) -> None:
+        if self._current(event.target, event.epoch, Phase.UNLOADING) is not None:
+            del self._state.residents[event.target]
+            self._settle(now_s, out)
+
+    def _measured(self, event: Measured, now_s: float, out: list[Decision]) -> None:
+        """A sample only ever raises what is committed: a fresh engine has not touched all of its memory yet."""
+        resident = self._state.residents.get(event.target)
+        if resident is None or resident.epoch != event.epoch or resident.phase is Phase.UNLOADING:
+            return
+        raised = larger(resident.footprint, event.footprint)
+        if raised != resident.footprint:
+            resident.footprint = raised
+            self._settle(now_s, out)
+
+    def _unload(self, target: str, now_s: float, out: list[Decision]) -> None:
+        """Two cases that change anything: 1 ready: drained; 2 loading: the load is stopped and those who wait are told."""
+        resident = self._state.residents.get(target)
+        if resident is None:
+            return
+        if resident.phase is Phase.READY:
+            self._drain(resident, Why.ADMIN, "asked for by an admin", now_s, out)
+        elif resident.phase is Phase.LOADING:
+            self._state.known[target].victims = ()
+            self._reject_all(target, Refusal.UNLOADED, "an admin stopped the load", None, out)
+            self._start_unload(resident, Why.ADMIN, out)
+        self._settle(now_s, out)
+
+    def _shutdown(self, now_s: float, out: list[Decision]) -> None:
+        self._state.closing = True
+        for target in list(self._state.waiting):
+            self._reject_all(target, Refusal.SHUTTING_DOWN, "the gateway is shutting down", RETRY_AFTER_S, out)
+        for resident in list(self._state.residents.values()):
+            if resident.phase is Phase.READY:
+                self._drain(resident, Why.SHUTDOWN, "the gateway is shutting down", now_s, out)
+            elif resident.phase is Phase.LOADING:
+                self._start_unload(resident, Why.SHUTDOWN, out)
+        self._settle(now_s, out)
+
+    # ------------------------------------------------------------ what follows
+
+    def _settle(self, now_s: float, out: list[Decision]) -> None:
+        """The one place that works out all that follows from a changed fact."""
+        self._expire(now_s, out)
+        self._drain_idle(now_s, out)
+        if self._state.waiting:
+            self._serve_queue(now_s, out)
+        self._shrink(now_s, out)
+        for resident in self._state.residents.values():
+            if resident.phase is Phase.DRAINING and resident.leases == 0:
+                self._start_unload(resident, resident.why, out)
+
+    def _expire(self, now_s: float, out: list[Decision]) -> None:
+        while self._deadlines and self._deadlines[0][0] <= now_s:
+            ticket = self._state.tickets.get(heapq.heappop(self._deadlines)[1])
+            if ticket is not None and ticket.deadline_s <= now_s:
+                self._drop(ticket)
+                detail = f"waited {now_s - ticket.since_s:.1f} s for a place in memory"
+                out.append(Reject(ticket.ticket, ticket.target, Refusal.WAIT_TIMED_OUT, detail, RETRY_AFTER_S))
+
+    def _drain_idle(self, now_s: float, out: list[Decision]) -> None:
+        for resident in self._state.residents.values():
+            expiry_s = self._state.idle_expiry_s(resident)
+            if expiry_s is not None and resident.leases == 0 and expiry_s <= now_s:
+                self._drain(resident, Why.IDLE, f"idle {now_s - resident.last_used_s:.0f} s", now_s, out)
+
+    def _serve_queue(self, now_s: float, out: list[Decision]) -> None:
+        """Carries out what the survey finds; again when it refused somebody, since others move up then."""
+        refused = True
+        while refused:
+            refused = False
+            cold = (target for target in self._state.waiting if not self._is_loading(target))
+            for plan in survey(self._state, list(islice(cold, LOOKAHEAD)), now_s):
+                if plan.refusal is not None:
+                    refused = True
+                    self._reject_all(plan.target, plan.refusal, plan.detail, self._retry_after_s(plan, now_s), out)
+                elif plan.outcome == "fits":
+                    self._start_load(plan.target, Why.REQUESTED, now_s, out)
+                elif plan.outcome == "evicts":
+                    self._evict(plan, now_s, out)
+
+    def _evict(self, plan: Plan, now_s: float, out: list[Decision]) -> None:
+        self._state.known[plan.target].victims = plan.victims
+        for victim in plan.victims:
+            resident = self._state.residents[victim]
+            detail = f"{plan.detail}, {victim} idle {resident.idle_for_s(now_s):.0f} s"
+            self._drain(resident, Why.EVICTED, detail, now_s, out, for_target=plan.target)
+
+    def _retry_after_s(self, plan: Plan, now_s: float) -> float | None:
+        """None where repeating cannot help."""
+        if plan.refusal is not Refusal.COOLING_DOWN:
+            return None
+        return max(self._state.known[plan.target].retry_at_s - now_s, RETRY_AFTER_S)
+
+    def _restore(self, victims: tuple[str, ...], now_s: float, out: list[Decision]) -> None:
+        """Brings back who left for a load that failed, where their room is still free and nobody waits for it."""
+        for target in reversed(victims):
+            known = self._state.known[target]
+            broken = known.failures > 0 or now_s < known.retry_at_s
+            wanted = not (self._state.waiting or self._state.closing or target in self._state.residents)
+            if wanted and not broken and self._state.room().fits_now(known.footprint):
+                self._start_load(target, Why.RESTORED, now_s, out)
+
+    def _shrink(self, now_s: float, out: list[Decision]) -> None:
+        """Where more is committed than the budget holds (it fell, or a model grew), idle residents make up for it."""
+        short = self._state.over_budget()
+        self._tight = bool(short)
+        if short:
+            idle = [c for c in self._state.candidates(None) if c.leases == 0]
+            for victim in choose_victims(lru_order(idle), short) or ():
+                self._drain(
+                    self._state.residents[victim.target], Why.OVER_BUDGET, f"{room_text(short)} over budget", now_s, out
+                )
+
+    # ------------------------------------------------------------ single steps
+
+    def _grant(self, ticket: int, resident: Resident, now_s: float, out: list[Decision]) -> None:
+        resident.leases += 1
+        resident.last_used_s = now_s
+        self._state.leases[ticket] = resident
+        out.append(Grant(ticket, resident.target, resident.epoch))
+
+    def _start_load(self, target: str, why: Why, now_s: float, out: list[Decision]) -> None:
+        known = self._state.known[target]
+        known.epoch += 1
+        self._state.residents[target] = Resident(target, known.epoch, known.footprint, known.source, why, now_s)
+        out.append(StartLoad(target, known.epoch, known.footprint, known.source, why))
+
+    def _drain(
+        self,
+        resident: Resident,
+        why: Why,
+        detail: str,
+        now_s: float,
+        out: list[Decision],
+        *,
+        for_target: str | None = None,
+    ) -> None:
+        resident.phase = Phase.DRAINING
+        resident.why = why
+        idle_s = resident.idle_for_s(now_s)
+        out.append(Drain(resident.target, resident.epoch, why, detail, resident.leases, idle_s, for_target))
+
+    def _start_unload(self, resident: Resident, why: Why, out: list[Decision]) -> None:
+        resident.phase = Phase.UNLOADING
+        resident.why = why
+        out.append(StartUnload(resident.target, resident.epoch, why))
+
+    def _drop(self, ticket: Ticket) -> None:
+        """Out of the queue. When the first of a model leaves, the model's place becomes that of its next ticket."""
+        del self._state.tickets[ticket.ticket]
+        tickets = self._state.waiting[ticket.target]
+        first = next(iter(tickets))
+        del tickets[ticket.ticket]
+        if not tickets:
+            del self._state.waiting[ticket.target]
+        elif first == ticket.ticket and len(self._state.waiting) > 1:
+            by_arrival = sorted(self._state.waiting.items(), key=lambda item: next(iter(item[1].values())).order)
+            self._state.waiting = dict(by_arrival)
+
+    def _reject_all(
+        self, target: str, refusal: Refusal, detail: str, retry_after_s: float | None, out: list[Decision]
+    ) -> None:
+        for ticket in list(self._state.waiting.get(target, {}).values()):
+            self._drop(ticket)
+            out.append(Reject(ticket.ticket, target, refusal, detail, retry_after_s))
+
+    # ------------------------------------------------------------ reading
+
+    def _is_loading(self, target: str) -> bool:
+        resident = self._state.residents.get(target)
+        return resident is not None and resident.phase is Phase.LOADING
+
+    def _current(self, target: str, epoch: int, phase: Phase) -> Resident | None:
+        """The resident this report is about, unless it is late."""
+        resident = self._state.residents.get(target)
+        return resident if resident is not None and resident.epoch == epoch and resident.phase is phase else None
+
+    def wake_s(self, now_s: float) -> float | None:
+        """The clock reading at which a Tick is due, None when nothing waits for time to pass.
+
+        A busy resident counts as if its lease ended now, so that whoever ticks need not ask again at each release.
+        """
+        due: list[float] = []
+        while self._deadlines and self._deadlines[0][1] not in self._state.tickets:
+            heapq.heappop(self._deadlines)
+        if self._deadlines:
+            due.append(self._deadlines[0][0])
+        for resident in self._state.residents.values():
+            expiry_s = self._state.idle_expiry_s(resident)
+            if expiry_s is not None:
+                due.append(self._busy_expiry_s(resident, now_s) if resident.leases else expiry_s)
+            if (
+                self._state.waiting
+                and resident.phase is Phase.READY
+                and self._state.protected_until_s(resident) > now_s
+            ):
+                due.append(self._state.protected_until_s(resident))
+        return min(due, default=None)
+
+    def _busy_expiry_s(self, resident: Resident, now_s: float) -> float:
+        """When to look again at a busy one: no sooner than it could have been idle long enough, and not in a tight loop."""
+        return now_s + max(self._state.known[resident.target].idle_s or 0.0, 1.0)
+
+    def plan(self, target: str, now_s: float) -> Plan:
+        """What one more request for `target` would meet; changes nothing. Raises: KeyError: never described."""
+        return plan_for(self._state, target, now_s)
+
+    def retry_at_s(self, target: str) -> float:
+        """Until when a broken model is not tried again; in the past for a sound one."""
+        return self._state.known[target].retry_at_s
+
+    def is_pinned(self, target: str) -> bool:
+        return self._state.known[target].pinned
+
+    def budget_bytes(self) -> Footprint:
+        return self._state.budget
+
+    def committed_bytes(self) -> Footprint:
+        room = self._state.room()
+        return subtract(self._state.budget, room.now)
+
+    def residents(self, now_s: float) -> list[ResidentView]:
+        """Everything in memory, on its way in or out, oldest first."""
+        return [
+            ResidentView(
+                r.target,
+                r.phase,
+                r.epoch,
+                r.leases,
+                self._state.known[r.target].pinned,
+                r.footprint,
+                r.source,
+                r.idle_for_s(now_s),
+                now_s - r.since_s,
+                None if r.ready_s is None else r.ready_s - r.since_s,
+                r.why,
+            )
+            for r in self._state.residents.values()
+        ]
+
+    def waiting(self, now_s: float) -> list[WaitingView]:
+        """The queue, first come first; those who wait for the same load share their model's place."""
+        places = {target: place for place, target in enumerate(self._state.waiting, 1)}
+        tickets = sorted(self._state.tickets.values(), key=lambda t: t.order)
+        return [WaitingView(t.ticket, t.target, now_s - t.since_s, places[t.target]) for t in tickets]
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{r.target} {r.phase.name} e{r.epoch} {r.leases}" for r in self._state.residents.values())
+        queue = ", ".join(f"{target}({len(tickets)})" for target, tickets in self._state.waiting.items())
+        return f"<Residency {room_text(self.committed_bytes())} of {room_text(self._state.budget)} | {held} | {queue}>"

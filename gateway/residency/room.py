@@ -1,0 +1,80 @@
+"""Arithmetic over devices: what is free now, what will be, and what is claimed by those who came before. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+Footprint = Mapping[str, int]
+
+
+def larger(one: Footprint, other: Footprint) -> Footprint:
+    """Per device the larger of two."""
+    return {device: max(one.get(device, 0), other.get(device, 0)) for device in {**one, **other}}
+
+
+def subtract(one: Footprint, other: Footprint) -> Footprint:
+    """Per device of `one`, what is left."""
+    return {device: size - other.get(device, 0) for device, size in one.items()}
+
+
+def room_text(sizes: Footprint) -> str:
+    """`ram 1.2 GiB, gpu0 0.3 GiB` for people."""
+    return ", ".join(f"{device} {_size_text(size)}" for device, size in sizes.items()) or "nothing"
+
+
+def _size_text(size_bytes: int) -> str:
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB")):
+        if abs(size_bytes) >= unit:
+            return f"{size_bytes / unit:.1f} {name}"
+    return f"{size_bytes} B"
+
+
+class Room:
+    """The memory of one moment, used up while a queue is planned.
+
+    Args:
+        budget: device → bytes.
+        residents: (footprint, whether it is leaving) of each.
+
+    `now` is free this moment, `coming` also counts what is leaving, `claimed` is what earlier ones in the queue still need.
+    All may be negative: a budget can fall.
+    """
+
+    __slots__ = ("claimed", "coming", "now")
+
+    def __init__(self, budget: Footprint, residents: Iterable[tuple[Footprint, bool]]) -> None:
+        self.now = dict(budget)
+        self.coming = dict(budget)
+        self.claimed: dict[str, int] = {}
+        for footprint, leaving in residents:
+            for device, size in footprint.items():
+                self.now[device] = self.now.get(device, 0) - size
+                if not leaving:
+                    self.coming[device] = self.coming.get(device, 0) - size
+
+    def will_fit(self, need: Footprint) -> bool:
+        """Once everything that is leaving has left, beside what the earlier ones claim."""
+        return all(size <= self.coming.get(d, 0) - self.claimed.get(d, 0) for d, size in need.items())
+
+    def fits_now(self, need: Footprint) -> bool:
+        return all(size <= self.now.get(device, 0) for device, size in need.items())
+
+    def short_of(self, need: Footprint) -> dict[str, int]:
+        """What is missing to fit, with the earlier claims met."""
+        return {d: size + self.claimed.get(d, 0) - self.coming.get(d, 0) for d, size in need.items()}
+
+    def take(self, need: Footprint) -> None:
+        """It starts now."""
+        for device, size in need.items():
+            self.now[device] = self.now.get(device, 0) - size
+            self.coming[device] = self.coming.get(device, 0) - size
+
+    def claim(self, need: Footprint) -> None:
+        """It starts later, in room that is on its way; nobody behind it may use that."""
+        for device, size in need.items():
+            self.claimed[device] = self.claimed.get(device, 0) + size
+
+    def leaves(self, footprint: Footprint) -> None:
+        """A victim has been chosen."""
+        for device, size in footprint.items():
+            self.coming[device] = self.coming.get(device, 0) + size

@@ -1,0 +1,147 @@
+"""What the residency core remembers. Only `core.py` changes it; `planning.py` and the views read it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .events import Acquire, Describe, Footprint, Phase, Why
+from .policy import Candidate
+from .room import Room
+
+# The first cool-down after a failed load, doubled with each further failure: long enough that a retrying SDK meets it,
+# short enough for somebody who mends a path; the ceiling keeps an unattended gateway trying a few times an hour.
+COOL_DOWN_FIRST_S = 5.0
+COOL_DOWN_MAX_S = 300.0
+# With min_residency_s left to us, a model stays at least as long as its own load took, so that at most half of the time goes
+# into loading; never longer than this.
+PROTECTION_MAX_S = 30.0
+
+
+class Known:
+    """What is remembered of a target, in memory or not."""
+
+    __slots__ = (
+        "deaths",
+        "epoch",
+        "failures",
+        "footprint",
+        "idle_s",
+        "pinned",
+        "reason",
+        "retry_at_s",
+        "source",
+        "victims",
+    )
+
+    def __init__(self, event: Describe) -> None:
+        self.footprint: Footprint = event.footprint
+        self.source = event.source
+        self.idle_s = event.idle_s
+        self.pinned = event.pinned
+        self.epoch = 0
+        self.failures = 0  # failed loads in a row; above 0 it is on probation
+        self.deaths = 0  # deaths in a row without one lease ended in between
+        self.retry_at_s = 0.0
+        self.reason = ""
+        self.victims: tuple[str, ...] = ()  # who left for the load under way
+
+    def forgive(self) -> None:
+        self.failures = self.deaths = 0
+        self.retry_at_s = 0.0
+        self.reason = ""
+
+    def cool_down(self, now_s: float, times: int, reason: str) -> None:
+        self.retry_at_s = now_s + min(COOL_DOWN_FIRST_S * 2 ** min(times - 1, 10), COOL_DOWN_MAX_S)
+        self.reason = reason
+
+
+class Resident:
+    """One target in memory, on its way in, or on its way out."""
+
+    __slots__ = (
+        "epoch",
+        "footprint",
+        "last_used_s",
+        "leases",
+        "phase",
+        "ready_s",
+        "since_s",
+        "source",
+        "target",
+        "why",
+    )
+
+    def __init__(self, target: str, epoch: int, footprint: Footprint, source: str, why: Why, now_s: float) -> None:
+        self.target = target
+        self.epoch = epoch
+        self.footprint = footprint
+        self.source = source
+        self.why = why
+        self.phase = Phase.LOADING
+        self.leases = 0
+        self.since_s = now_s
+        self.ready_s: float | None = None
+        self.last_used_s = now_s
+
+    @property
+    def leaving(self) -> bool:
+        return self.phase is Phase.DRAINING or self.phase is Phase.UNLOADING
+
+    def idle_for_s(self, now_s: float) -> float:
+        return 0.0 if self.leases else now_s - self.last_used_s
+
+
+class Ticket:
+    """One request's place in the queue."""
+
+    __slots__ = ("deadline_s", "order", "since_s", "target", "ticket")
+
+    def __init__(self, event: Acquire, order: int, now_s: float) -> None:
+        self.ticket = event.ticket
+        self.target = event.target
+        self.deadline_s = event.deadline_s
+        self.order = order
+        self.since_s = now_s
+
+
+class State:
+    """Every fact, once."""
+
+    def __init__(self, budget_bytes: Footprint, min_residency_s: float | None) -> None:
+        self.budget: Footprint = dict(budget_bytes)
+        self.min_residency_s = min_residency_s
+        self.known: dict[str, Known] = {}
+        self.residents: dict[str, Resident] = {}
+        self.waiting: dict[str, dict[int, Ticket]] = {}  # target → its tickets; both in order of arrival
+        self.tickets: dict[int, Ticket] = {}  # all that wait
+        self.leases: dict[int, Resident] = {}  # all that hold
+        self.closing = False
+
+    def room(self) -> Room:
+        return Room(self.budget, [(r.footprint, r.leaving) for r in self.residents.values()])
+
+    def over_budget(self) -> dict[str, int]:
+        """Device → bytes by which those who stay exceed the budget."""
+        return {device: -free for device, free in self.room().coming.items() if free < 0}
+
+    def protected_until_s(self, resident: Resident) -> float:
+        """When a ready model's minimum residency ends."""
+        assert resident.ready_s is not None
+        if self.min_residency_s is not None:
+            return resident.ready_s + self.min_residency_s
+        return resident.ready_s + min(resident.ready_s - resident.since_s, PROTECTION_MAX_S)
+
+    def candidates(self, now_s: float | None) -> Iterator[Candidate]:
+        """Who may be evicted; with `now_s`, only those whose minimum residency is over."""
+        for resident in self.residents.values():
+            if resident.phase is not Phase.READY or self.known[resident.target].pinned:
+                continue
+            if now_s is None or self.protected_until_s(resident) <= now_s:
+                yield Candidate(resident.target, resident.footprint, resident.leases, resident.last_used_s)
+
+    def idle_expiry_s(self, resident: Resident) -> float | None:
+        """When it is to be unloaded for idleness, were its last lease over; None: never."""
+        known = self.known[resident.target]
+        if resident.phase is not Phase.READY or known.pinned or known.idle_s is None:
+            return None
+        return resident.last_used_s + known.idle_s

@@ -1,0 +1,169 @@
+"""What every provider gives, and the values that cross between providers and the gateway.
+
+A provider speaks to one kind of upstream. One that can also bring models into memory has a `loader`;
+residency decides when, the loader only carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+# device name ("ram", "gpu0", "gpu1", …) → bytes
+Footprint = Mapping[str, int]
+
+
+class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How one target is brought into memory. Built from the configuration, never changed."""
+
+    target: str  # "provider/upstream-name"
+    alias: str  # the name the engine shall call itself in its answers: the model's public name
+    source: Path | None = None  # a weights file, where the kind needs one
+    command: tuple[str, ...] = ()  # argv of the operator's own engine; may hold ${port}, ${source}, ${alias}, ${context}, ${slots}
+    args: tuple[str, ...] = ()  # appended to the argv
+    env: Mapping[str, str] = {}
+    context: int = 4096  # tokens per slot
+    slots: int = 1  # requests served at once
+    threads: int = 0  # 0: let the provider split the cores
+    device: str = "ram"  # where the weights go
+    declared: Footprint | None = None  # the operator's own word on the size
+    health: str = "/health"  # answers 200 when ready
+    load_timeout_s: float = 300.0
+    stop_timeout_s: float = 10.0
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """One model an upstream offers."""
+
+    name: str  # the upstream's own model name
+    context_length: int | None = None
+    capabilities: tuple[str, ...] = ()
+
+
+class ProcessExit(msgspec.Struct, frozen=True, kw_only=True):
+    """How an engine's process ended."""
+
+    exit_code: int  # negative: minus the signal's number, as subprocess has it
+    log_lines: tuple[str, ...]  # the last lines it printed, oldest first
+    asked: bool  # True: we stopped it
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One request on its way to an upstream. Header names are lower-case; hop-by-hop fields and the caller's key are gone."""
+
+    method: bytes
+    path: bytes  # below the upstream's base, with its query: b"/v1/chat/completions"
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+    first_byte_s: float | None = None  # from sent to the answer's headers; None: no limit
+    idle_s: float | None = None  # between two pieces of the body; None: no limit
+
+
+Sink = Callable[[bytes], Awaitable[None]]
+
+
+class Response(Protocol):
+    """An upstream's answer, from its headers on. The caller owns it and calls `close`, also when the client leaves."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]  # names in lower case, hop-by-hop fields still there
+
+    def whole(self) -> bytes | None:
+        """The body when it has all arrived already, else None; then use `read` or `pump`."""
+        ...
+
+    async def read(self, max_bytes: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            UpstreamBroke: it ended early, or is larger than max_bytes.
+            UpstreamTimeout: no further byte for idle_s.
+        """
+        ...
+
+    async def pump(self, sink: Sink) -> None:
+        """Hand on every piece of the body as it arrives; returns after the last.
+
+        `sink` is driven straight from the socket's read event. It must not wait on anything but the client's own
+        write buffer: when it does suspend, reading from the upstream pauses until it is done.
+
+        Raises: as `read`; and whatever `sink` raises.
+        """
+        ...
+
+    def close(self) -> None:
+        """Done with it: the connection goes back to the pool when the message was complete, else it is cut. Idempotent."""
+        ...
+
+
+class Engine(Protocol):
+    """A process holding weights, up and answering."""
+
+    spec: EngineSpec
+
+    @property
+    def pid(self) -> int:
+        """The root of its process tree, for measuring."""
+        ...
+
+    def log_lines(self) -> tuple[str, ...]:
+        """The last lines it printed, oldest first."""
+        ...
+
+    async def send(self, request: Request) -> Response:
+        """Raises: UpstreamUnreachable, UpstreamTimeout, UpstreamBroke."""
+        ...
+
+    async def stop(self) -> None:
+        """TERM, after the limit KILL; returns when no process of it is left. Safe to call twice; not cut short by cancellation."""
+        ...
+
+
+class Loader(Protocol):
+    """Brings engines into memory and out of it."""
+
+    def specs(self) -> Mapping[str, EngineSpec]:
+        """Everything it can load, by target."""
+        ...
+
+    def estimate(self, spec: EngineSpec) -> Footprint:
+        """What it will take, from the outside (a weights file's header). Blocking: call it in a thread.
+
+        Raises: LoadFailed: the weights are absent or unreadable.
+        """
+        ...
+
+    async def load(self, spec: EngineSpec, on_exit: Callable[[ProcessExit], None]) -> Engine:
+        """Start it; return once it answers. Cancelled or failing, it leaves no process behind.
+
+        Args:
+            on_exit: called at most once, after a successful load only, when the process has ended for whatever reason.
+        Raises: LoadFailed, with exit code and last log lines.
+        """
+        ...
+
+
+class Provider(Protocol):
+    """One configured upstream, or one way of starting engines."""
+
+    name: str
+    kind: str
+    loader: Loader | None
+
+    async def catalogue(self) -> Sequence[Offer]:
+        """What it offers now. Loads nothing. Raises: ProviderError."""
+        ...
+
+    async def send(self, request: Request) -> Response:
+        """To the upstream itself; a provider that starts engines has none and is sent to through its `Engine`.
+
+        Raises: UpstreamUnreachable, UpstreamTimeout, UpstreamBroke.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close its connections. Engines are stopped by residency before."""
+        ...
