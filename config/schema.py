@@ -1,6 +1,6 @@
 """Every table and key of the configuration, with its form, its default and the reason for that default.
 
-The law: what stands here is what `load` gives after reading, ready to use. Sizes are whole bytes, durations are seconds,
+The law: what stands here is what `load` gives after reading, ready to use. Sizes are whole bytes, durations seconds,
 `"never"` has become `math.inf`, `"auto"` has become None, secrets are `Secret`. A field's `Form` says how the written
 value is read and how it is described when it is wrong, so there is one place for both.
 """
@@ -58,13 +58,13 @@ class Mismatch(ValueError):
 
     Args:
         expected: overrides the form's own description where a part of the value is wrong.
-        where: the part, in the notation of the key ("[1]", ".gpu0"); empty for the whole value.
+        part: which item of the list or table is wrong; None for the whole value.
     """
 
-    def __init__(self, expected: str = "", where: str = "") -> None:
+    def __init__(self, expected: str = "", part: int | str | None = None) -> None:
         super().__init__(expected)
         self.expected = expected
-        self.where = where
+        self.part = part
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +73,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     expected: str  # completes "expected …"
     read: Callable[[object], object]
     secret: bool = False  # neither the value nor a part of it may be shown
+    withheld: bool = False  # a key of ours: the variables it was made of are kept from the engines
     argv: bool = False  # a command line: one string is split as a shell would, and the engine's ${port} etc. stay
 
 
@@ -83,13 +84,19 @@ def _text(value: object) -> str:
     return value
 
 
+def _plain(value: object) -> str:
+    if not (text := _text(value)):
+        raise Mismatch
+    return text
+
+
 def _strings(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise Mismatch
     items = cast("list[object]", value)
     for index, item in enumerate(items):
         if not isinstance(item, str) or not item or "\0" in item:
-            raise Mismatch("a non-empty string", f"[{index}]")
+            raise Mismatch("a non-empty string", index)
     return tuple(cast("list[str]", items))
 
 
@@ -109,11 +116,12 @@ def split_command(text: str) -> list[str]:
 
 def _argv(value: object) -> tuple[str, ...]:
     # a single string was split before, so that a variable's value with blanks or quotes stays one argument
-    if not isinstance(value, list) or any(
-        not isinstance(part, str) or "\0" in part for part in cast("list[object]", value)
-    ):
+    if not isinstance(value, list):
         raise Mismatch
-    return tuple(cast("list[str]", value))
+    parts = cast("list[object]", value)
+    if any(not isinstance(part, str) or "\0" in part for part in parts):
+        raise Mismatch
+    return tuple(cast("list[str]", parts))
 
 
 def _secret(value: object) -> Secret:
@@ -131,7 +139,7 @@ def _environment(value: object) -> dict[str, Secret]:
         raise Mismatch
     for name, item in cast("dict[str, object]", value).items():
         if not name or "=" in name or "\0" in name or not isinstance(item, str) or "\0" in item:
-            raise Mismatch("a name without '=' and a string", f".{name}")
+            raise Mismatch("a name without '=' and a string", name)
     return {name: Secret(item) for name, item in cast("dict[str, str]", value).items()}
 
 
@@ -190,17 +198,17 @@ def _device_sizes(value: object) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for device, written in cast("dict[str, object]", value).items():
         if not DEVICE_PATTERN.fullmatch(device):
-            raise Mismatch("a device's name: 'ram', 'gpu0', 'gpu1', …", f".{device}")
+            raise Mismatch("a device's name: 'ram', 'gpu0', 'gpu1', …", device)
         try:
             sizes[device] = read_size(written)
         except Mismatch:
-            raise Mismatch(_SIZE_WORDS, f".{device}") from None
+            raise Mismatch(_SIZE_WORDS, device) from None
     return sizes
 
 
 def _footprint(value: object) -> dict[str, int]:
     """{device: bytes}; a single size stands under "" until `load` knows the model's device."""
-    return _device_sizes(value) if isinstance(value, dict) else {"": _positive_size(value)}
+    return _device_sizes(cast("object", value)) if isinstance(value, dict) else {"": _positive_size(value)}
 
 
 def _whole(least: int, most: int | None = None) -> Form:
@@ -248,16 +256,15 @@ def _choice(*options: str) -> Form:
 
 _SIZE_WORDS = 'a size such as "16GiB", "500MB" or bytes'
 _TEXT = Form(expected="a string", read=_text)
+_PLAIN = Form(expected="a non-empty string", read=_plain)
 _STRINGS = Form(expected="a list of strings", read=_strings)
 _ARGV = Form(expected="a list of strings, or one string split as a shell does", read=_argv, argv=True)
 _FLAG = Form(expected="true or false", read=_flag)
 _DEVICE = Form(expected="'ram', 'gpu0', 'gpu1', …", read=_device)
-_SECRET = Form(expected="a non-empty string", read=_secret, secret=True)
-_SECRETS = Form(expected="a list of non-empty strings", read=_secrets, secret=True)
+_SECRET = Form(expected="a non-empty string", read=_secret, secret=True, withheld=True)
+_SECRETS = Form(expected="a list of non-empty strings", read=_secrets, secret=True, withheld=True)
 _ENVIRONMENT = Form(expected="a table of strings", read=_environment, secret=True)
-_URL = Form(
-    expected="an http:// or https:// address without user, query or fragment (a key goes into api_key)", read=_url
-)
+_URL = Form(expected="an http:// or https:// address without user, query or fragment (keys go into api_key)", read=_url)
 _URL_PATH = Form(expected="a path that begins with '/'", read=_url_path)
 _SIZE_FORM = Form(expected=_SIZE_WORDS, read=_positive_size)
 _DEVICE_SIZES = Form(expected="a table: device = size", read=_device_sizes)
@@ -269,7 +276,7 @@ _NEVER_OK = _seconds({"never": NEVER})
 class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[server]: where we listen, who may come in, and where our own files lie."""
 
-    host: Annotated[str, _TEXT] = "127.0.0.1"  # loopback: nobody else may spend this machine's memory unless asked for
+    host: Annotated[str, _PLAIN] = "127.0.0.1"  # loopback: nobody else may spend this machine's memory unless asked for
     port: Annotated[int, _whole(0, 65535)] = 8080  # llama-server's port, so its clients find us; 0: any free port
     api_keys: Annotated[tuple[Secret, ...], _SECRETS] = ()  # none: anyone on this machine; demanded for other hosts
     admin_keys: Annotated[tuple[Secret, ...], _SECRETS] = ()  # none: who may ask may also administrate
@@ -283,7 +290,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[memory]: how much of the machine engines may hold. None stands for "auto": measured, see residency/memory.py."""
 
-    budget: Annotated[int | None, _auto_size(_positive_size)] = None  # bytes of RAM; auto: what strangers leave free
+    budget: Annotated[int | None, _auto_size(_positive_size)] = None  # bytes of RAM (GPUs: see devices)
     headroom: Annotated[int | None, _auto_size(read_size)] = None  # bytes kept free on each device under an auto budget
     devices: Annotated[Mapping[str, int], _DEVICE_SIZES] = {}  # bytes per device; 0: do not use it
 
@@ -295,9 +302,7 @@ class ResidencyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     idle_s: Annotated[float, _NEVER_OK] = 600.0  # a pause for coffee keeps the model; a lunch frees the memory
     # None ("auto"): as long as the model's own load took, at most 30 s. Swapping then costs at most half the time.
     min_residency_s: Annotated[float | None, _seconds({"auto": None})] = None
-    queue_max: Annotated[int, _whole(1)] = (
-        512  # bodies wait in memory; beyond some hundred nobody gets an answer in time
-    )
+    queue_max: Annotated[int, _whole(1)] = 512  # bodies wait in memory; farther back nobody is answered in time
     patience_s: Annotated[float, _seconds()] = 600.0  # the default timeout of OpenAI's own clients is 600 s
     load_timeout_s: Annotated[float, _LIMIT] = 300.0  # 100 GB from a disk of 500 MB/s needs 200 s
     stop_timeout_s: Annotated[float, _LIMIT] = 10.0  # engines end in under a second; one that hangs is killed
@@ -312,9 +317,7 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     api_key: Annotated[Secret | None, _SECRET] = None
     command: Annotated[tuple[str, ...], _ARGV] = ()  # argv of the engine; empty: the kind's own
     args: Annotated[tuple[str, ...], _ARGV] = ()  # appended to the argv
-    env: Annotated[
-        Mapping[str, Secret], _ENVIRONMENT
-    ] = {}  # added to the engine's environment; often tokens: kept secret
+    env: Annotated[Mapping[str, Secret], _ENVIRONMENT] = {}  # added to the engine's environment; may be tokens
     health: Annotated[str, _URL_PATH] = "/health"  # what llama-server and vLLM both answer when ready
     binary: Annotated[str, _TEXT] = ""  # llama_cpp: the operator's llama-server; empty: the embedded one
     models: Annotated[tuple[str, ...], _STRINGS] = ()  # upstream names on offer; empty: ask the upstream

@@ -3,6 +3,7 @@
     ProviderError
       UpstreamUnreachable   nothing was sent: the next target may be tried
       UpstreamTimeout       it may still be working: do not repeat blindly
+      UpstreamRefused       it answered with an error after we had begun to answer: its words go into the stream
       UpstreamBroke         it broke off, or what it said is not HTTP
       LoadFailed            an engine did not come up
 
@@ -43,6 +44,22 @@ class UpstreamTimeout(ProviderError):
     code = "upstream_timeout"
 
 
+class UpstreamRefused(ProviderError):
+    """An error status that can no longer be passed through as one, because keep-alives have been sent already.
+
+    Args:
+        status: the upstream's own status.
+        body: its own body, as it came.
+    """
+
+    code = "upstream_refused"
+
+    def __init__(self, message: str, *, source: str = "", status: int, body: bytes) -> None:
+        super().__init__(message, source=source)
+        self.status = status
+        self.body = body
+
+
 class UpstreamBroke(ProviderError):
     """The answer ended early or was not HTTP.
 
@@ -62,6 +79,7 @@ class LoadFailed(ProviderError):
     Args:
         exit_code: the process's exit status (negative: the signal's number), None where it was still running.
         log_lines: the last lines it printed, oldest first.
+        retry_after_s: when it will be tried again, None where nobody knows.
     """
 
     code = "load_failed"
@@ -74,7 +92,9 @@ class LoadFailed(ProviderError):
         detail: str = "",
         exit_code: int | None = None,
         log_lines: tuple[str, ...] = (),
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message, source=source, detail=detail)
         self.exit_code = exit_code
         self.log_lines = log_lines
+        self.retry_after_s = retry_after_s

@@ -426,6 +426,22 @@ class Residency:
         """Until when a broken model is not tried again; in the past for a sound one."""
         return self._state.known[target].retry_at_s
 
+    def knows(self, target: str) -> bool:
+        """Whether it has been described."""
+        return target in self._state.known
+
+    def is_ready(self, target: str) -> bool:
+        """Whether an Acquire would be granted at once."""
+        resident = self._state.residents.get(target)
+        return resident is not None and resident.phase is Phase.READY
+
+    def is_closing(self) -> bool:
+        return self._state.closing
+
+    def held(self) -> list[int]:
+        """The tickets that hold a lease."""
+        return list(self._state.leases)
+
     def is_pinned(self, target: str) -> bool:
         return self._state.known[target].pinned
 

@@ -1,0 +1,98 @@
+"""The outermost layer, pure ASGI: a request id for every exchange, keys for the rooms that need them, one form for every error.
+
+The data routes do the rest themselves and are handed straight through; for all others it is done here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.access.keys import Keys
+from gateway.errors import Forbidden
+from gateway.proxy.client import Receive, Send
+from gateway.proxy.headers import bearer, first
+
+from .errors import tell
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+# What a caller may choose as its request's id: it is written into logs and header fields.
+_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
+_LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
+
+
+class Edge:
+    """Wraps the Litestar application.
+
+    Args:
+        data_paths: the routes that check keys and count for themselves.
+    """
+
+    def __init__(self, inner: App, keys: Keys, data_paths: frozenset[str]) -> None:
+        self._inner = inner
+        self._keys = keys
+        self._data_paths = data_paths
+        # unique across restarts by its random part, within one by counting: cheaper than a UUID for each request
+        self._prefix = f"req-{secrets.token_hex(6)}-".encode()
+        self._numbers = itertools.count(1)
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        headers = scope["headers"]
+        asked = first(headers, b"x-request-id")
+        request_id = asked if asked and _ID.fullmatch(asked) else self._prefix + b"%x" % next(self._numbers)
+        fields = [(b"x-request-id", request_id)]
+        scope.setdefault("state", {})["fields"] = fields
+        path = scope["path"]
+        if path in self._data_paths:
+            await self._inner(scope, receive, send)
+            return
+
+        async def send_with_id(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *fields]
+            await send(message)
+
+        try:
+            self._check(path, scope)
+        except Exception as error:  # noqa: BLE001 - named boundary: refusals before Litestar, told in the same form
+            told = tell(error)
+            length = (b"content-length", b"%d" % len(told.body()))
+            await send_with_id(
+                {"type": "http.response.start", "status": told.status, "headers": [*told.headers, length]}
+            )
+            await send_with_id({"type": "http.response.body", "body": told.body()})
+            return
+        await self._inner(scope, receive, send_with_id)
+
+    def _check(self, path: str, scope: Mapping[str, Any]) -> None:
+        """Raises: Unauthenticated, Forbidden."""
+        headers = scope["headers"]
+        if path.startswith("/admin"):
+            self._keys.admin(bearer(headers))
+            if not self._keys.needed:
+                _refuse_other_sites(headers)
+        elif path.startswith("/v1"):
+            self._keys.principal(bearer(headers))
+
+
+def _refuse_other_sites(headers: list[tuple[bytes, bytes]]) -> None:
+    """Without keys the admin routes are for this machine only: not for a page of some other site open in its browser.
+
+    Such a page is told by its Origin, and one that has its own name resolve to loopback by the Host field.
+    Raises: Forbidden.
+    """
+    host = first(headers, b"host") or b""
+    origin = first(headers, b"origin")
+    names = [urlsplit(f"//{host.decode('latin-1')}").hostname]
+    if origin is not None:
+        names.append(urlsplit(origin.decode("latin-1")).hostname)
+    if any(name not in _LOOPBACK_NAMES for name in names):
+        raise Forbidden("Without admin_keys the admin routes answer only this machine's own programs")

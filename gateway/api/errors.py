@@ -1,0 +1,115 @@
+"""The one table error → HTTP status, and how every error is told: OpenAI's envelope plus who said it.
+
+Only this file knows both errors and HTTP. A class not in the table is told as its nearest ancestor that is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from gateway import errors as ours
+from gateway.proxy.sse import event
+from providers import errors as theirs
+
+
+class Row(msgspec.Struct, frozen=True):
+    """How one class of error is told.
+
+    `retry` False: SDKs, which repeat 409/429/5xx by themselves, are told that repeating cannot help.
+    """
+
+    status: int
+    type: str
+    retry: bool = True
+
+
+TABLE: Mapping[type[Exception], Row] = {
+    ours.GatewayError: Row(500, "server_error"),
+    ours.CallerError: Row(400, "invalid_request_error"),
+    ours.Unauthenticated: Row(401, "authentication_error"),
+    ours.Forbidden: Row(403, "permission_error"),
+    ours.UnknownModel: Row(404, "invalid_request_error"),
+    ours.InvalidRequest: Row(400, "invalid_request_error"),
+    ours.MethodNotAllowed: Row(405, "invalid_request_error"),
+    ours.BodyTooLarge: Row(413, "invalid_request_error"),
+    ours.RateLimited: Row(429, "rate_limit_error"),
+    ours.CapacityError: Row(503, "capacity_error"),
+    ours.QueueFull: Row(503, "capacity_error"),
+    ours.WaitTimedOut: Row(503, "capacity_error"),
+    ours.ShuttingDown: Row(503, "capacity_error"),
+    ours.LargerThanBudget: Row(400, "capacity_error"),
+    ours.NoRoomBesidePins: Row(503, "capacity_error", retry=False),
+    ours.LoadStopped: Row(503, "capacity_error", retry=False),
+    theirs.ProviderError: Row(502, "upstream_error"),
+    theirs.UpstreamUnreachable: Row(502, "upstream_error"),
+    theirs.UpstreamTimeout: Row(504, "upstream_error", retry=False),
+    theirs.UpstreamRefused: Row(502, "upstream_error", retry=False),
+    theirs.UpstreamBroke: Row(502, "upstream_error"),
+    theirs.LoadFailed: Row(503, "load_error", retry=False),
+}
+_UNFORESEEN = Row(500, "server_error")
+
+
+class Told(msgspec.Struct, frozen=True):
+    """An error ready to be sent."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    envelope: Mapping[str, object]
+
+    def body(self) -> bytes:
+        return msgspec.json.encode(self.envelope)
+
+
+def row_of(error: Exception) -> Row:
+    return next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), _UNFORESEEN)
+
+
+def tell(error: Exception) -> Told:
+    """Status, header fields and envelope for any exception; of one that is not ours only that it happened is told."""
+    row = row_of(error)
+    fields: dict[str, object] = {"message": "Internal error; the log has the details", "type": row.type}
+    fields |= {"param": None, "code": "internal_error", "source": "gateway"}
+    headers: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json")]
+    if isinstance(error, ours.GatewayError):
+        fields |= {"message": error.message, "param": error.param, "code": error.code}
+    elif isinstance(error, theirs.ProviderError):
+        fields |= {"message": error.message, "code": error.code, "source": error.source or "gateway"}
+    if isinstance(error, theirs.LoadFailed):
+        fields |= {"exit_code": error.exit_code, "log_lines": error.log_lines[-20:]}
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % math.ceil(retry_after_s)))
+    if not row.retry:
+        headers.append((b"x-should-retry", b"false"))
+    if row.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return Told(row.status, headers, {"error": fields})
+
+
+def in_stream(error: Exception, *, between_events: bool) -> bytes:
+    """The same as an event, for a stream that has begun. An upstream's own error object is passed on as it said it."""
+    payload: object = tell(error).envelope
+    if isinstance(error, theirs.UpstreamRefused):
+        payload = _own_words(error.body) or payload
+    return (b"" if between_events else b"\n\n") + event(payload)
+
+
+def _own_words(body: bytes) -> object:
+    try:
+        said = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except msgspec.MsgspecError:
+        return None
+    return said if "error" in said else None
+
+
+def tell_http(status: int, detail: str) -> Mapping[str, object]:
+    """The envelope for what the HTTP framework refuses by itself: unknown paths, wrong methods, bad parameters."""
+    code = {404: "not_found", 405: "method_not_allowed"}.get(
+        status, "invalid_request" if status < 500 else "internal_error"
+    )
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": detail, "type": kind, "param": None, "code": code, "source": "gateway"}}

@@ -1,0 +1,172 @@
+"""The composition root: builds everything once, and takes it down again. Nobody imports it but the command line and journeys."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import msgspec
+from litestar import Litestar, Request, Response, asgi
+from litestar.exceptions import HTTPException
+from litestar.handlers import ASGIRouteHandler
+from prometheus_client.core import Metric
+
+from config.schema import Config
+from gateway.access.keys import Keys
+from gateway.api.admin import admin_routes
+from gateway.api.data import DataRoutes
+from gateway.api.edge import App, Edge
+from gateway.api.errors import tell, tell_http
+from gateway.api.health import count_happenings, health_routes, residency_gauges
+from gateway.api.models import model_routes
+from gateway.metering.metrics import Metrics
+from gateway.proxy.pipeline import Pipeline
+from gateway.residency.footprints import Footprints
+from gateway.residency.manager import ResidencyManager
+from gateway.residency.memory import Measurer, budgets
+from gateway.residency.sampling import Sampler
+from gateway.routing.catalog import Catalog
+from providers.contract import Provider
+from providers.warden import Warden
+
+from . import assembly
+
+log = logging.getLogger("roundhouse")
+
+DATA_PATHS = frozenset(("/v1/chat/completions",))
+# After the server has waited for its requests: what is still held then belongs to nobody.
+DRAIN_S = 1.0
+
+
+class Gateway(msgspec.Struct, frozen=True):
+    """The parts that others need to see."""
+
+    app: App
+    catalog: Catalog
+    residency: ResidencyManager
+    metrics: Metrics
+    sampler: Sampler
+
+
+@asynccontextmanager
+async def gateway(config: Config) -> AsyncIterator[Gateway]:
+    """Everything built; on leaving, every engine is stopped and every connection closed.
+
+    Raises: ConfigError: a name is given twice.
+    """
+    loop = asyncio.get_running_loop()
+    models = await asyncio.to_thread(assembly.models_of, config)
+    catalog = assembly.catalog_of(config, models, int(time.time()))
+    warden = Warden()
+    providers = assembly.providers_of(config, assembly.specs_of(config, models), warden)
+    measurer = Measurer()
+    footprints = Footprints(config.server.state_dir / "footprints.json")
+    await footprints.open()
+    residency = ResidencyManager(
+        assembly.managed_of(config, models, providers),
+        budgets(await measurer.measure(), config.memory),
+        measurer=measurer,
+        footprints=footprints,
+        queue_max=config.residency.queue_max,
+        min_residency_s=config.residency.min_residency_s,
+        clock=loop.time,
+    )
+    metrics = Metrics(partial(residency_gauges, residency))
+    residency.journal.listeners += [partial(count_happenings, metrics), _log_happening]
+    sampler = Sampler(residency, config.memory, loop.time)
+    background = [asyncio.create_task(sampler.run(), name="sampler"), asyncio.create_task(_preload(config, residency))]
+    app = _application(config, catalog, residency, providers, metrics)
+    try:
+        yield Gateway(app, catalog, residency, metrics, sampler)
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await residency.aclose(DRAIN_S)
+        for provider in providers.values():
+            await provider.aclose()
+        await warden.aclose()
+        await footprints.aclose()
+        await measurer.aclose()
+
+
+def _application(
+    config: Config,
+    catalog: Catalog,
+    residency: ResidencyManager,
+    providers: Mapping[str, Provider],
+    metrics: Metrics,
+) -> App:
+    keys = Keys(config.server.api_keys, config.server.admin_keys)
+    limits = assembly.limits_of(config)
+    pipeline = Pipeline(lambda: catalog, residency, providers, limits, config.residency.patience_s)
+    data = DataRoutes(
+        pipeline,
+        keys,
+        metrics,
+        max_body_bytes=config.server.max_body_bytes,
+        keepalive_s=config.residency.keepalive_s,
+    )
+    litestar = Litestar(
+        [
+            *_data_handlers(data),
+            *model_routes(catalog, residency),
+            *admin_routes(catalog, residency, config.residency.patience_s),
+            *health_routes(residency, metrics),
+        ],
+        exception_handlers={HTTPException: _http_error, Exception: _error},
+        openapi_config=None,
+        logging_config=None,
+    )
+    return Edge(litestar, keys, DATA_PATHS)
+
+
+def _data_handlers(data: DataRoutes) -> Iterable[ASGIRouteHandler]:
+    for path in sorted(DATA_PATHS):
+
+        @asgi(path)
+        async def handle(scope: Any, receive: Any, send: Any) -> None:
+            await data.handle(scope, receive, send)
+
+        yield handle
+
+
+def _error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    told = tell(error)
+    if told.status == 500:
+        log.error("unforeseen", exc_info=error)
+    headers = {name.decode(): value.decode() for name, value in told.headers if name != b"content-type"}
+    return Response(told.body(), status_code=told.status, headers=headers, media_type="application/json")
+
+
+def _http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    body = msgspec.json.encode(tell_http(error.status_code, error.detail))
+    return Response(body, status_code=error.status_code, media_type="application/json")
+
+
+async def _preload(config: Config, residency: ResidencyManager) -> None:
+    """Pinned models are loaded at the start; one that cannot be is reported and waits for its first request."""
+    for target, managed in residency.managed.items():
+        if managed.pinned:
+            with contextlib.suppress(Exception):  # told in the log and in /admin/residency by whoever refused
+                await residency.load(target, config.residency.patience_s)
+
+
+def _log_happening(happening: Any) -> None:
+    words = [happening.what.replace("_", " "), happening.target]
+    words += [happening.why] if happening.why else []
+    words += [f"for {happening.for_target}"] if happening.for_target else []
+    words += [f"({happening.detail})"] if happening.detail else []
+    words += [f"{happening.seconds:.2f} s"] if happening.seconds is not None else []
+    log.info(" ".join(words))
+
+
+def metric_names(metrics: Iterable[Metric]) -> list[str]:
+    """For the documentation's test."""
+    return [metric.name for metric in metrics]

@@ -1,0 +1,186 @@
+"""The caller's side of one exchange: what has been said to it, and whether it is still there.
+
+The law: a caller that leaves cancels the request's task, at any moment; comments go only between events; nothing is said twice.
+The watcher for its leaving is started only when an answer is not there at once, since a task costs more than a quick answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from .headers import STREAM_FIELDS
+from .sse import KEEP_ALIVE, Tail
+
+Headers = Sequence[tuple[bytes, bytes]]
+Send = Callable[[object], Awaitable[None]]
+Receive = Callable[[], Awaitable[object]]
+
+# Answers quicker than this are given without watching for the caller's leaving: there would be nothing to save.
+WATCH_AFTER_S = 0.02
+_EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+
+
+class Client:
+    """One caller, from the moment its body has been read.
+
+    Args:
+        fields: header fields that every answer carries.
+        keepalive_s: silence after which a stream gets a comment; None: never.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_fields",
+        "_keepalive_s",
+        "_loop",
+        "_receive",
+        "_send",
+        "_tail",
+        "_task",
+        "_timers",
+        "_watcher",
+        "bytes_out",
+        "committed",
+        "ended",
+        "last_s",
+        "left",
+        "started",
+        "status",
+        "streaming",
+    )
+
+    def __init__(self, receive: Receive, send: Send, fields: Headers, keepalive_s: float | None) -> None:
+        self._receive = receive
+        self._send = send
+        self._fields = fields
+        self._keepalive_s = keepalive_s
+        self._loop = asyncio.get_running_loop()
+        self._tail = Tail()
+        self._task = asyncio.current_task()
+        self._timers: list[asyncio.TimerHandle] = []
+        self._watcher: asyncio.Task[object] | None = None
+        self._busy: asyncio.Task[None] | None = None
+        self.bytes_out = 0
+        self.last_s = self._loop.time()
+        self.status = 0
+        self.started = False  # status and header fields have been sent
+        self.committed = False  # a byte of the answer itself has been sent; comments are none
+        self.streaming = False  # what has been started is an event stream
+        self.ended = False
+        self.left = False  # it went away before the end
+
+    # ------------------------------------------------------------ its leaving
+
+    def watch(self, *, stream: bool) -> None:
+        """From now on its leaving cancels the current task; with `stream`, silence is filled with comments."""
+        self._timers.append(self._loop.call_later(WATCH_AFTER_S, self._listen))
+        if stream and self._keepalive_s is not None:
+            self._timers.append(self._loop.call_later(self._keepalive_s, self._look_for_silence))
+
+    def unwatch(self) -> None:
+        """The exchange is over. Idempotent."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._busy is not None:
+            self._busy.cancel()
+
+    def _listen(self) -> None:
+        self._watcher = self._loop.create_task(self._wait_for_leaving())
+
+    async def _wait_for_leaving(self) -> object:
+        while True:
+            message = await self._receive()
+            if isinstance(message, dict) and message.get("type") == "http.disconnect":  # pyright: ignore[reportUnknownMemberType] - ASGI messages are plain dicts
+                break
+        if not self.ended and self._task is not None:
+            self.left = True
+            self._task.cancel()
+        return None
+
+    # ------------------------------------------------------------ answers
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole answer."""
+        self.status = status
+        self.started = self.committed = self.ended = True
+        self.bytes_out += len(body)
+        length = (b"content-length", b"%d" % len(body))
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": [*headers, *self._fields, length]}
+        )
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Status and fields of an answer whose body follows piece by piece."""
+        self.status = status
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self._fields]})
+
+    async def start_stream(self, headers: Headers = (_EVENT_STREAM,)) -> None:
+        """Begin an event stream, unless a keep-alive has done so."""
+        if not self.started:
+            self.streaming = True
+            names = {name for name, _ in headers}
+            await self.start(200, [*headers, *(field for field in STREAM_FIELDS if field[0] not in names)])
+
+    def write(self, data: bytes) -> Awaitable[None]:
+        """Hand on a piece of the body. A plain function that returns ASGI's own coroutine: this is the way of every event."""
+        self.bytes_out += len(data)
+        self.last_s = self._loop.time()
+        self._tail.add(data)
+        self.committed = True
+        if self._busy is None:
+            return self._send({"type": "http.response.body", "body": data, "more_body": True})
+        return self._write_after(self._busy, data)
+
+    async def end(self, data: bytes = b"") -> None:
+        """The last piece. Idempotent."""
+        if not self.ended:
+            self.ended = True
+            if self._busy is not None:
+                await self._busy
+            self.bytes_out += len(data)
+            await self._send({"type": "http.response.body", "body": data})
+
+    @property
+    def done(self) -> bool:
+        """Whether the stream has said `[DONE]`."""
+        return self._tail.done
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last thing the stream said was an error of the upstream's own."""
+        return self._tail.failed
+
+    @property
+    def between_events(self) -> bool:
+        return self._tail.between_events
+
+    # ------------------------------------------------------------ silence
+
+    def _look_for_silence(self) -> None:
+        keepalive_s = self._keepalive_s
+        if self.ended or keepalive_s is None:
+            return
+        silent_s = self._loop.time() - self.last_s
+        if silent_s >= keepalive_s:
+            if self._busy is None and self._tail.between_events:
+                self._busy = self._loop.create_task(self._keep_alive())
+            self.last_s = self._loop.time()
+            silent_s = 0.0
+        self._timers[-1] = self._loop.call_later(keepalive_s - silent_s, self._look_for_silence)
+
+    async def _keep_alive(self) -> None:
+        try:
+            await self.start_stream()
+            await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+        finally:
+            self._busy = None
+
+    async def _write_after(self, busy: asyncio.Task[None], data: bytes) -> None:
+        await asyncio.wait([busy])
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})

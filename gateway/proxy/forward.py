@@ -1,0 +1,101 @@
+"""One attempt at one target: send, and hand the answer on as it comes.
+
+The law: bytes pass unchanged; the first byte of the answer commits; until then a failure raises and the caller gets a real HTTP
+error. An event stream that ends without `[DONE]` is an error, never a finished answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from providers.contract import Request, Response
+from providers.errors import UpstreamBroke, UpstreamRefused
+
+from .client import Client
+from .headers import first, to_caller
+from .sse import is_event_stream
+
+# An answer of this size or less is read whole before its first byte is handed on, so that an upstream breaking off in the
+# middle is a 502 and not a cut connection. Longer ones pass through piece by piece.
+HELD_MAX_BYTES = 1 << 20
+_NO_BODY = frozenset((204, 304))
+
+SendUpstream = Callable[[Request], Awaitable[Response]]
+
+
+async def forward(send: SendUpstream, request: Request, client: Client, source: str) -> None:
+    """Returns when the caller has the whole answer.
+
+    Raises: ProviderError; `client.committed` tells whether a byte of the answer had been handed on.
+    """
+    response = await send(request)
+    try:
+        if is_event_stream(first(response.headers, b"content-type")) and response.status == 200:
+            await _stream(response, client, source)
+        elif client.started:
+            await _refuse_in_stream(response, source)
+        else:
+            await _plain(response, client)
+    finally:
+        response.close()
+
+
+async def _stream(response: Response, client: Client, source: str) -> None:
+    opened = client.started
+
+    async def begin(data: bytes) -> None:
+        await client.start_stream(to_caller(response.headers))
+        await client.write(data)
+
+    def sink(data: bytes) -> Awaitable[None]:
+        nonlocal opened
+        if opened:
+            return client.write(data)
+        opened = True
+        return begin(data)
+
+    await response.pump(sink)
+    if not client.done:
+        raise UpstreamBroke(
+            "the stream ended before it was finished", source=source, nothing_received=not client.committed
+        )
+    await client.end()
+
+
+async def _refuse_in_stream(response: Response, source: str) -> None:
+    body = await response.read(HELD_MAX_BYTES)
+    raise UpstreamRefused(
+        f"{source} answered with status {response.status} instead of a stream",
+        source=source,
+        status=response.status,
+        body=body,
+    )
+
+
+async def _plain(response: Response, client: Client) -> None:
+    headers = to_caller(response.headers)
+    length = first(response.headers, b"content-length")
+    body = response.whole()
+    if body is None and (response.status in _NO_BODY or (length is not None and int(length) <= HELD_MAX_BYTES)):
+        body = await response.read(HELD_MAX_BYTES)
+    if body is not None:
+        await client.answer(response.status, headers, body)
+        return
+    started = False
+
+    async def begin(data: bytes) -> None:
+        await client.start(response.status, headers if length is None else [*headers, (b"content-length", length)])
+        await client.write(data)
+
+    def sink(data: bytes) -> Awaitable[None]:
+        nonlocal started
+        if started:
+            return client.write(data)
+        started = True
+        return begin(data)
+
+    await response.pump(sink)
+    if not started:
+        await client.answer(response.status, headers, b"")
+        return
+    await client.end()

@@ -1,0 +1,83 @@
+"""Which header fields pass, in and out. Pure; names are lower-case bytes.
+
+To an upstream only what is on a list goes: the caller's key, cookies and hop-by-hop fields cannot slip through. To the caller
+everything goes except what belongs to the other connection.
+Source: RFC 9110 §7.6.1 (hop-by-hop fields).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+_TO_UPSTREAM = frozenset(
+    (
+        b"accept",
+        b"accept-language",
+        b"anthropic-beta",
+        b"anthropic-version",
+        b"content-type",
+        b"idempotency-key",
+        b"openai-beta",
+        b"traceparent",
+        b"tracestate",
+        b"user-agent",
+    )
+)
+_NOT_TO_CALLER = frozenset(
+    (
+        b"connection",
+        b"content-length",  # set anew where it is known
+        b"date",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-connection",
+        b"server",
+        b"set-cookie",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"x-request-id",  # every answer carries ours
+        # the engine behind us speaks for itself, not for this address
+        b"access-control-allow-credentials",
+        b"access-control-allow-headers",
+        b"access-control-allow-methods",
+        b"access-control-allow-origin",
+        b"access-control-expose-headers",
+        b"access-control-max-age",
+    )
+)
+# Proxies in front of us must not collect a stream: nginx heeds the second field, caches the first.
+STREAM_FIELDS = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+
+
+def to_upstream(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The caller's fields that an upstream may see."""
+    return [field for field in headers if field[0] in _TO_UPSTREAM]
+
+
+def to_caller(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The upstream's fields that the caller may see, without its length."""
+    return [field for field in headers if field[0] not in _NOT_TO_CALLER]
+
+
+def first(headers: Headers, name: bytes) -> bytes | None:
+    """The first value of a field, None where it is absent."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+def bearer(headers: Headers) -> str | None:
+    """The caller's key, from `Authorization: Bearer …` or `x-api-key`; None without one."""
+    for key, value in headers:
+        if key == b"authorization":
+            scheme, _, token = value.partition(b" ")
+            if scheme.lower() == b"bearer" and token.strip():
+                return token.strip().decode("latin-1")
+        elif key == b"x-api-key" and value.strip():
+            return value.strip().decode("latin-1")
+    return None

@@ -1,0 +1,470 @@
+"""The shell around the residency core: carries its decisions out and reports back what happened.
+
+The law: nothing here decides. `_feed` never awaits, so no lock is needed; whatever ends a lease (done, failed, cancelled, before
+or after the grant) goes through one `Release`. A load serves all who wait for it and outlives any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from types import TracebackType
+from typing import Self
+
+from gateway.errors import (
+    GatewayError,
+    LargerThanBudget,
+    LoadStopped,
+    NoRoomBesidePins,
+    QueueFull,
+    ShuttingDown,
+    WaitTimedOut,
+)
+from providers.contract import Engine, EngineSpec, Loader, ProcessExit
+from providers.errors import LoadFailed
+
+from . import core, events
+from .events import Footprint, Plan, Refusal, ResidentView, WaitingView
+from .footprints import Footprints
+from .journal import Journal
+from .memory import DeviceBudget, Measurer
+
+log = logging.getLogger("roundhouse.residency")
+
+# After a stop, how long the next start waits at most for the memory to be seen free. Ollama allows 5 s for the same wait and
+# notes 0.5–1.5 s as typical for GPU drivers.
+MEMORY_BACK_S = 5.0
+# What a stop may take beyond the engine's own limit before we give up waiting for it: TERM, KILL and a sweep of /proc.
+STOP_GRACE_S = 10.0
+
+_REFUSALS: Mapping[Refusal, type[GatewayError]] = {
+    Refusal.QUEUE_FULL: QueueFull,
+    Refusal.WAIT_TIMED_OUT: WaitTimedOut,
+    Refusal.LARGER_THAN_BUDGET: LargerThanBudget,
+    Refusal.NO_ROOM_BESIDE_PINS: NoRoomBesidePins,
+    Refusal.UNLOADED: LoadStopped,
+    Refusal.SHUTTING_DOWN: ShuttingDown,
+}
+_ADVICE: Mapping[Refusal, str] = {
+    Refusal.QUEUE_FULL: "try again later, or raise residency.queue_max",
+    Refusal.WAIT_TIMED_OUT: "try again later, or raise residency.patience_s",
+    Refusal.LARGER_THAN_BUDGET: "use a smaller model or context, or raise the memory budget",
+    Refusal.NO_ROOM_BESIDE_PINS: "unpin a model, or raise the memory budget",
+    Refusal.UNLOADED: "ask again to load it anew",
+    Refusal.SHUTTING_DOWN: "try again when it is back",
+}
+
+
+class Managed:
+    """One target that lives in our memory: who loads it and what is known of it before."""
+
+    __slots__ = ("idle_s", "key", "loader", "pinned", "spec")
+
+    def __init__(self, loader: Loader, spec: EngineSpec, key: str, *, idle_s: float, pinned: bool) -> None:
+        self.loader = loader
+        self.spec = spec
+        self.key = key  # of its learned sizes
+        self.idle_s = idle_s  # math.inf: never
+        self.pinned = pinned
+
+
+class Lease:
+    """The right to use a target until the stream ends. `engine` is None for a target that needs no memory of ours."""
+
+    __slots__ = ("_explicit", "_manager", "_patience_s", "_target", "_ticket", "engine", "waited_s")
+
+    def __init__(self, manager: ResidencyManager, target: str, patience_s: float, *, explicit: bool = False) -> None:
+        self._manager = manager
+        self._target = target
+        self._patience_s = patience_s
+        self._explicit = explicit
+        self._ticket = 0
+        self.engine: Engine | None = None
+        self.waited_s = 0.0
+
+    async def __aenter__(self) -> Self:
+        manager = self._manager
+        if self._target in manager.managed:
+            self._ticket = manager.next_ticket()
+            self.engine = manager.granted_at_once(self._ticket, self._target)
+            if self.engine is None:
+                started_s = manager.clock()
+                self.engine = await manager.wait_for(
+                    self._ticket, self._target, self._patience_s, explicit=self._explicit
+                )
+                self.waited_s = manager.clock() - started_s
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ticket:
+            self._manager.release(self._ticket)
+
+
+class ResidencyManager:
+    """Leases for callers, engines for the core.
+
+    Args:
+        managed: target → how it is loaded. Targets not in it need no memory; their leases are no-ops.
+        budgets: what may be committed at the start, per device.
+        clock: monotonic seconds; `asyncio.get_running_loop().time` of the loop it runs on.
+    """
+
+    def __init__(
+        self,
+        managed: Mapping[str, Managed],
+        budgets: Mapping[str, DeviceBudget],
+        *,
+        measurer: Measurer,
+        footprints: Footprints,
+        queue_max: int,
+        min_residency_s: float | None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.managed = managed
+        self.budgets = dict(budgets)
+        self.clock = clock
+        self.journal = Journal(wall_clock)
+        self.footprints = footprints
+        self.measurer = measurer
+        self.engines: dict[str, Engine] = {}
+        self._core = core.Residency(
+            {device: budget.budget_bytes for device, budget in budgets.items()},
+            queue_max=queue_max,
+            min_residency_s=min_residency_s,
+        )
+        self._tickets = 0
+        self._answers: dict[int, asyncio.Future[Engine]] = {}
+        self._estimates: dict[str, Footprint] = {}
+        self._failures: dict[str, LoadFailed] = {}
+        self._loads: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._rest = asyncio.Event()
+        self._rest.set()
+
+    # ------------------------------------------------------------ leases
+
+    def lease(self, target: str, patience_s: float) -> Lease:
+        """`async with manager.lease(target, patience_s) as lease:` holds the target in memory for the block.
+
+        Raises (on entering): GatewayError (CapacityError's subclasses), LoadFailed. Cancelled while waiting, it leaves the queue.
+        """
+        return Lease(self, target, patience_s)
+
+    def next_ticket(self) -> int:
+        self._tickets += 1
+        return self._tickets
+
+    def granted_at_once(self, ticket: int, target: str) -> Engine | None:
+        """The way of every request for a ready model: no future, no task, no timer."""
+        if not self._core.is_ready(target):
+            return None
+        self._core.apply(events.Acquire(ticket, target, math.inf), self.clock())
+        return self.engines[target]
+
+    async def wait_for(self, ticket: int, target: str, patience_s: float, *, explicit: bool) -> Engine:
+        """Queue up, and wait for the answer. Raises: as `lease`."""
+        await self._describe(target)
+        answer: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
+        self._answers[ticket] = answer
+        started_s = self.clock()
+        try:
+            self._feed(events.Acquire(ticket, target, started_s + patience_s, explicit))
+            if not answer.done():
+                self.journal.note("queued", target, ticket=ticket)
+            engine = await answer
+            self.journal.note("granted", target, ticket=ticket, seconds=self.clock() - started_s)
+            return engine
+        except BaseException:
+            self.release(ticket)
+            raise
+        finally:
+            self._answers.pop(ticket, None)
+
+    def release(self, ticket: int) -> None:
+        """Waiting, held or unknown: the ticket is done with."""
+        decisions = self._core.apply(events.Release(ticket), self.clock())
+        if decisions:
+            self._carry_out(decisions)
+            self._arm()
+
+    # ------------------------------------------------------------ what admins may do
+
+    async def load(self, target: str, patience_s: float) -> None:
+        """Bring it into memory, forgiving earlier failures. Raises: as `lease`."""
+        async with Lease(self, target, patience_s, explicit=True):
+            pass
+
+    def unload(self, target: str) -> None:
+        """Let its leases end, then stop it; a load under way is stopped at once."""
+        self._feed(events.Unload(target))
+
+    async def pin(self, target: str, *, pinned: bool) -> None:
+        """From now on it is never evicted (or may be again). Does not load it. Raises: LoadFailed: weights unreadable."""
+        await self._describe(target)
+        self._feed(events.Pin(target, pinned))
+        self.journal.note("pinned" if pinned else "unpinned", target)
+
+    async def plan(self, target: str) -> Plan:
+        """What a request for it would meet now. Raises: LoadFailed: weights unreadable."""
+        await self._describe(target)
+        return self._core.plan(target, self.clock())
+
+    def load_s(self, target: str) -> float | None:
+        """How long its loads have taken; None: never loaded."""
+        return self.footprints.load_s(self.managed[target].key)
+
+    def residents(self) -> list[ResidentView]:
+        return self._core.residents(self.clock())
+
+    def waiting(self) -> list[WaitingView]:
+        return self._core.waiting(self.clock())
+
+    def committed_bytes(self) -> Footprint:
+        return self._core.committed_bytes()
+
+    def is_pinned(self, target: str) -> bool:
+        return self._core.is_pinned(target) if self._core.knows(target) else self.managed[target].pinned
+
+    def failure(self, target: str) -> LoadFailed | None:
+        """Why its last load failed, while it is not tried again."""
+        if target in self._failures and self._core.knows(target) and self._core.retry_at_s(target) > self.clock():
+            return self._failures[target]
+        return None
+
+    # ------------------------------------------------------------ the shell
+
+    def _feed(self, event: events.Event) -> None:
+        """One fact in, all decisions out, without a pause."""
+        self._carry_out(self._core.apply(event, self.clock()))
+        self._arm()
+
+    def _carry_out(self, decisions: Iterable[events.Decision]) -> None:
+        for decision in decisions:
+            match decision:
+                case events.Grant():
+                    self._grant(decision)
+                case events.Reject():
+                    self._reject(decision)
+                case events.StartLoad():
+                    self._start_load(decision)
+                case events.StartUnload():
+                    self._start_unload(decision)
+                case events.Drain():
+                    self.journal.note(
+                        "draining",
+                        decision.target,
+                        decision.epoch,
+                        why=decision.why,
+                        detail=decision.detail,
+                        for_target=decision.for_target or "",
+                        seconds=decision.idle_s,
+                    )
+                case _:
+                    raise AssertionError(f"no such decision: {decision!r}")
+
+    def _grant(self, decision: events.Grant) -> None:
+        answer = self._answers.get(decision.ticket)
+        if answer is not None and not answer.done():
+            answer.set_result(self.engines[decision.target])
+
+    def _reject(self, decision: events.Reject) -> None:
+        self.journal.note(
+            "rejected", decision.target, why=decision.refusal, detail=decision.detail, ticket=decision.ticket
+        )
+        answer = self._answers.get(decision.ticket)
+        if answer is not None and not answer.done():
+            answer.set_exception(self._refusal(decision))
+
+    def _refusal(self, decision: events.Reject) -> Exception:
+        kind = _REFUSALS.get(decision.refusal)
+        if kind is not None:
+            message = f"'{decision.target}': {decision.detail}; {_ADVICE[decision.refusal]}"
+            return kind(message, retry_after_s=decision.retry_after_s, param="model")
+        last = self._failures.get(decision.target)
+        return LoadFailed(
+            f"'{decision.target}' cannot be loaded: {decision.detail}",
+            source="gateway" if last is None else last.source,
+            exit_code=None if last is None else last.exit_code,
+            log_lines=() if last is None else last.log_lines,
+            retry_after_s=decision.retry_after_s,
+        )
+
+    def _start_load(self, decision: events.StartLoad) -> None:
+        self.journal.note(
+            "load_started",
+            decision.target,
+            decision.epoch,
+            why=decision.why,
+            footprint=decision.footprint,
+            footprint_source=decision.source,
+        )
+        self._rest.clear()
+        self._loads[decision.target] = self._spawn(self._load(decision), f"load {decision.target}")
+
+    def _start_unload(self, decision: events.StartUnload) -> None:
+        self.journal.note("unload_started", decision.target, decision.epoch, why=decision.why)
+        load = self._loads.pop(decision.target, None)
+        if load is not None:
+            load.cancel()
+        engine = self.engines.pop(decision.target, None)
+        self._spawn(self._unload(decision, load, engine), f"unload {decision.target}")
+
+    async def _load(self, decision: events.StartLoad) -> None:
+        """The boundary for whatever a loader may do: it ends in Loaded, in LoadFailed, or cancelled by `_unload`."""
+        target, epoch = decision.target, decision.epoch
+        managed = self.managed[target]
+        exits: list[ProcessExit] = []
+
+        def ended(report: ProcessExit) -> None:
+            exits.append(report)
+            if target in self.engines and not report.asked:
+                self._died(target, epoch, report)
+
+        started_s = self.clock()
+        try:
+            engine = await managed.loader.load(managed.spec, ended)
+        except LoadFailed as error:
+            self._load_failed(target, epoch, error)
+        except Exception as error:
+            log.exception("loading %s failed in an unforeseen way", target)
+            self._load_failed(target, epoch, LoadFailed(f"the loader failed: {type(error).__name__}", source="gateway"))
+        else:
+            seconds = self.clock() - started_s
+            self._loads.pop(target, None)
+            self._failures.pop(target, None)
+            self.engines[target] = engine
+            self.footprints.learn_load_s(managed.key, seconds)
+            self.journal.note("loaded", target, epoch, seconds=seconds)
+            self._feed(events.Loaded(target, epoch))
+            for report in exits:
+                self._died(target, epoch, report)
+
+    def _load_failed(self, target: str, epoch: int, error: LoadFailed) -> None:
+        self._loads.pop(target, None)
+        self._failures[target] = error
+        log.warning("%s did not load: %s", target, error.message)
+        self.journal.note("load_failed", target, epoch, detail=error.message)
+        self._feed(events.LoadFailed(target, epoch, error.message))
+        self._look_for_rest()
+
+    def _died(self, target: str, epoch: int, report: ProcessExit) -> None:
+        last = f": {report.log_lines[-1]}" if report.log_lines else ""
+        reason = f"the engine ended with code {report.exit_code}{last}"
+        self._failures[target] = LoadFailed(
+            reason, source=target.partition("/")[0], exit_code=report.exit_code, log_lines=report.log_lines
+        )
+        log.warning("%s: %s", target, reason)
+        self.journal.note("died", target, epoch, detail=reason)
+        self._feed(events.Died(target, epoch, reason))
+
+    async def _unload(
+        self, decision: events.StartUnload, load: asyncio.Task[None] | None, engine: Engine | None
+    ) -> None:
+        """Stop what is there, wait until its memory is back, and report Gone, whatever happens."""
+        target = decision.target
+        started_s = self.clock()
+        try:
+            if load is not None:
+                await asyncio.wait([load])
+                engine = self.engines.pop(target, None)  # it may have come up in the moment it was stopped
+            if engine is not None:
+                freed = await self.measurer.before_stop(engine.pid)
+                async with asyncio.timeout(engine.spec.stop_timeout_s + STOP_GRACE_S):
+                    await engine.stop()
+                if not await self.measurer.wait_back(freed, MEMORY_BACK_S):
+                    log.warning("%s is gone, but its memory was not seen to come back in %s s", target, MEMORY_BACK_S)
+        except Exception:  # named boundary: without Gone, its bytes would stay committed for ever
+            log.exception("stopping %s failed", target)
+        finally:
+            self.journal.note("gone", target, decision.epoch, why=decision.why, seconds=self.clock() - started_s)
+            self._feed(events.Gone(target, decision.epoch))
+            self._look_for_rest()
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _describe(self, target: str) -> None:
+        """Tell the core the best word on the size of a target that is not in memory. Raises: LoadFailed."""
+        managed = self.managed[target]
+        if target in self.engines or target in self._loads:
+            return
+        estimate: Footprint = {}
+        if managed.spec.declared is None:
+            estimate = await asyncio.to_thread(managed.loader.estimate, managed.spec)
+            self._estimates[target] = estimate
+        footprint, source = self.footprints.best(managed.key, managed.spec.declared, estimate)
+        idle_s = None if math.isinf(managed.idle_s) else managed.idle_s
+        self._feed(events.Describe(target, footprint, source, idle_s, managed.pinned))
+
+    def _arm(self) -> None:
+        """One timer, for the next moment at which time alone changes something."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        now_s = self.clock()
+        wake_s = self._core.wake_s(now_s)
+        if wake_s is not None and wake_s < math.inf:
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(max(0.0, wake_s - now_s), self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._feed(events.Tick())
+
+    # ------------------------------------------------------------ measures
+
+    def measured(self, target: str, footprint: Footprint) -> None:
+        """A sample of what a resident holds: learned for its next load, and committed now if it is more than was thought."""
+        managed = self.managed[target]
+        self.footprints.learn(managed.key, footprint, self._estimates.get(target))
+        for resident in self._core.residents(self.clock()):
+            if resident.target == target:
+                self._feed(events.Measured(target, resident.epoch, footprint))
+
+    def budgeted(self, budgets: Mapping[str, DeviceBudget]) -> None:
+        """What may be committed from now on."""
+        self.budgets = dict(budgets)
+        budget_bytes = {device: budget.budget_bytes for device, budget in budgets.items()}
+        if budget_bytes != self._core.budget_bytes():
+            self._feed(events.Budget(budget_bytes))
+
+    # ------------------------------------------------------------ the end
+
+    def _look_for_rest(self) -> None:
+        if not self._core.residents(self.clock()):
+            self._rest.set()
+
+    @property
+    def closing(self) -> bool:
+        return self._core.is_closing()
+
+    def begin_shutdown(self) -> None:
+        """Take nobody in any more; what is idle is stopped now, what is busy when its leases end."""
+        if not self.closing:
+            self._feed(events.Shutdown())
+
+    async def aclose(self, grace_s: float) -> None:
+        """Let leases end for `grace_s`, stop every engine; returns when none is left."""
+        self.begin_shutdown()
+        self._look_for_rest()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._rest.wait()
+        except TimeoutError:
+            for ticket in self._core.held():
+                self.release(ticket)
+        await self._rest.wait()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        while self._tasks:
+            await asyncio.wait(self._tasks)

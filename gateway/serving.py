@@ -1,0 +1,116 @@
+"""The server around the application: the socket, the signals, and the order of ending.
+
+First signal: no new connections, waiting requests are refused, running ones may end within the grace; then the engines stop.
+Second signal: at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from config.schema import Config
+
+from .app import Gateway, gateway
+
+log = logging.getLogger("roundhouse")
+
+# Under the 30 s that container runtimes commonly wait between TERM and KILL.
+GRACE_S = 20
+# Clients keep connections for a while; ours must not close first under a request just being sent. nginx's default.
+KEEP_ALIVE_S = 75
+BACKLOG = 4096
+
+
+class PortTaken(Exception):
+    """The address cannot be listened on; str() says what to do."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling, which would end the process before the engines are stopped."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tell_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._tell_started()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises: PortTaken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
+    return sock
+
+
+async def serve(config: Config, announce: Callable[[Gateway, str], None]) -> None:
+    """Until a signal comes. Raises: PortTaken, ConfigError.
+
+    Args:
+        announce: called once with the parts and the base address when requests are taken.
+    """
+    sock = listen(config.server.host, config.server.port)
+    host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
+    address = f"http://{host}:{sock.getsockname()[1]}"
+    with contextlib.closing(sock):
+        async with gateway(config) as parts:
+            server = _Server(
+                uvicorn.Config(
+                    parts.app,
+                    http="httptools",
+                    ws="none",
+                    lifespan="off",
+                    access_log=False,
+                    log_config=None,
+                    server_header=False,
+                    backlog=BACKLOG,
+                    timeout_keep_alive=KEEP_ALIVE_S,
+                    timeout_graceful_shutdown=GRACE_S,
+                ),
+                lambda: announce(parts, address),
+            )
+            _on_signals(server, parts)
+            await server.serve(sockets=[sock])
+
+
+def _on_signals(server: uvicorn.Server, parts: Gateway) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if server.should_exit:
+            server.force_exit = True
+        server.should_exit = True
+        parts.residency.begin_shutdown()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+
+
+def run(config: Config, announce: Callable[[Gateway, str], None]) -> None:
+    """Blocking, on uvloop where there is one. Raises: PortTaken, ConfigError."""
+    factory = None
+    if sys.platform != "win32":
+        import uvloop  # noqa: PLC0415 - there is none on Windows
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serve(config, announce))

@@ -1,0 +1,315 @@
+"""The data path's HTTP/1.1 client: one upstream's connections, kept alive and handed out.
+
+Law: no task, one future and one write per request; whatever ends a call (an error, a timeout, cancellation), its
+connection is cut and the counters are right. Control calls (discovery, health) may use it too; proxies it has none.
+
+A request is sent a second time in one case only: a kept connection that the upstream closed before a single byte of
+the answer came. Servers close idle connections whenever they like, so that this happens to every client; the request
+had then nobody to serve it (RFC 9112, 9.3.1 and 9.6). A fresh connection that fails is an error at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from providers.contract import Request, Response
+from providers.errors import ProviderError, UpstreamBroke, UpstreamUnreachable
+from providers.transport_connection import Connection
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# Fields this client sets itself, or that are between two hops only (RFC 9110, 7.6.1): taking a caller's
+# Content-Length or Transfer-Encoding along would let it smuggle a second request.
+_OWN_FIELDS = frozenset(
+    (
+        b"connection",
+        b"content-length",
+        b"expect",  # the body goes out with the head, so there is nothing to wait for
+        b"host",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+_BODYLESS_METHODS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
+
+
+class Endpoint:
+    """One upstream's address and its pool of connections. Belongs to the event loop it is first used on.
+
+    Args:
+        base_url: "http://127.0.0.1:9001" or "https://host/api"; its path goes before every request's path.
+        source: the provider's name, for errors.
+        headers: added to every request, in place of the request's own of the same name (the upstream's own
+            Authorization). Never shown.
+        connect_timeout_s: for name, connection and TLS together.
+        idle_keep_s: how long an unused connection is kept. Below 5 s, when llama.cpp's server closes it.
+        idle_max: unused connections kept at most.
+        ssl_context: for https; None: the system's certificates, verified.
+    Raises:
+        ValueError: base_url or a header cannot be used; says what is expected.
+    """
+
+    __slots__ = (
+        "_address",
+        "_closed",
+        "_common",
+        "_common_lines",
+        "_connect_timeout_s",
+        "_emptied",
+        "_idle",
+        "_idle_keep_s",
+        "_idle_max",
+        "_in_flight",
+        "_loop",
+        "_open",
+        "_prefix",
+        "_replaced",
+        "_ssl",
+        "_sweeper",
+        "_url",
+        "source",
+    )
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        source: str,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        connect_timeout_s: float = 5.0,
+        idle_keep_s: float = 4.0,
+        idle_max: int = 256,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.source = source
+        scheme, host, port, authority, path = _split(base_url)
+        self._url = f"{scheme}://{authority}{path}"
+        self._address = (host, port)
+        self._prefix = path.encode()
+        self._ssl = (ssl_context or _verifying_context()) if scheme == "https" else None
+        own = [(name.lower(), value) for name, value in headers]
+        self._replaced = _OWN_FIELDS.union(name for name, _ in own)
+        lines = [b" HTTP/1.1", b"host: " + authority.encode(), *(name + b": " + value for name, value in own)]
+        self._common = b"\r\n".join(lines)  # what stands between every request's path and its own fields
+        self._common_lines = len(lines) - 1
+        if not _is_clean(self._common, self._common_lines):
+            raise ValueError(f"a header configured for provider {source!r} holds a line break or a NUL: remove it")
+        self._connect_timeout_s = connect_timeout_s
+        self._idle_keep_s = idle_keep_s
+        self._idle_max = idle_max
+        self._idle: deque[Connection] = deque()  # the longest unused first
+        self._open: set[Connection] = set()
+        self._in_flight = 0
+        self._closed = False
+        self._emptied: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.source!r} {self._url} in_flight={self._in_flight} idle={len(self._idle)}>"
+
+    @property
+    def in_flight(self) -> int:
+        """Requests begun whose answers are not closed yet."""
+        return self._in_flight
+
+    @property
+    def idle(self) -> int:
+        """Connections kept for the next request."""
+        return len(self._idle)
+
+    async def send(self, request: Request) -> Response:
+        """Send; return as soon as the answer's headers are in. Cancelled, it leaves no connection behind.
+
+        Raises:
+            ValueError: a header or the path holds a line break: nothing was sent.
+            UpstreamUnreachable: no connection: nothing was sent.
+            UpstreamTimeout: no headers within `first_byte_s`.
+            UpstreamBroke: the upstream closed, or did not speak HTTP.
+        """
+        head = self._head(request)
+        self._in_flight += 1
+        try:
+            kept = self._take_idle()
+            if kept is not None:
+                try:
+                    return await kept.exchange(head, request)
+                except UpstreamBroke as broke:
+                    if not broke.nothing_received or self._closed:
+                        raise
+            connection = await self._connect()
+            return await connection.exchange(head, request)
+        except BaseException:
+            self._in_flight -= 1
+            raise
+
+    async def aclose(self) -> None:
+        """Close idle connections, cut busy ones, and wait until their sockets are closed. Idempotent."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for connection in list(self._open):
+            connection.fail(UpstreamBroke(f"provider {self.source!r} is being shut down", source=self.source))
+        if self._open:
+            if self._emptied is None:
+                self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._emptied)
+
+    # what a connection tells (transport_connection.Pool)
+
+    def opened(self, connection: Connection) -> None:
+        """See `Pool`."""
+        self._open.add(connection)
+
+    def unusable(self, connection: Connection) -> None:
+        """See `Pool`."""
+        if connection.idle_since >= 0.0:
+            self._idle.remove(connection)
+            connection.idle_since = -1.0
+
+    def gone(self, connection: Connection) -> None:
+        """See `Pool`."""
+        self._open.discard(connection)
+        if not self._open and self._emptied is not None:
+            self._emptied.set_result(None)
+            self._emptied = None
+
+    def released(self, connection: Connection, *, reusable: bool) -> None:
+        """See `Pool`."""
+        self._in_flight -= 1
+        if not reusable:
+            return
+        loop = self._loop
+        if self._closed or loop is None or len(self._idle) >= self._idle_max:
+            connection.abort()
+            return
+        connection.idle_since = loop.time()
+        self._idle.append(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(self._idle_keep_s, self._sweep)
+
+    # the rest
+
+    def _head(self, request: Request) -> bytes:
+        """Request line and header fields; one that would smuggle a line in is refused."""
+        method, path, replaced = request.method, request.path, self._replaced
+        lines = [b"%b %b%b%b" % (method, self._prefix, path, self._common)]
+        lines += [name + b": " + value for name, value in request.headers if name not in replaced]
+        if request.body or method not in _BODYLESS_METHODS:
+            lines.append(b"content-length: %d" % len(request.body))
+        head = b"\r\n".join(lines) + b"\r\n\r\n"
+        if not _is_clean(head, self._common_lines + len(lines) + 1):
+            raise ValueError("a header or the path holds a line break or a NUL; nothing was sent")
+        if not path.startswith(b"/") or b" " in path or not method.isalpha():
+            raise ValueError("the method or the path cannot stand in a request line; nothing was sent")
+        return head
+
+    def _take_idle(self) -> Connection | None:
+        """The most recently used one, if it was not unused for too long; then all others were too."""
+        idle = self._idle
+        if not idle:
+            return None
+        assert self._loop is not None
+        connection = idle[-1]
+        if self._loop.time() - connection.idle_since > self._idle_keep_s:
+            self._sweep()
+            return None
+        idle.pop()
+        connection.idle_since = -1.0
+        return connection
+
+    def _sweep(self) -> None:
+        """Close what was unused for too long; come again when the next one is due."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        assert self._loop is not None
+        kept_since = self._loop.time() - self._idle_keep_s
+        while self._idle and self._idle[0].idle_since <= kept_since:
+            self._idle[0].abort()  # takes itself out, see `unusable`
+        if self._idle:
+            self._sweeper = self._loop.call_later(self._idle[0].idle_since - kept_since, self._sweep)
+
+    async def _connect(self) -> Connection:
+        if self._closed:
+            raise self._unreachable("it is being shut down", "closed")
+        loop = self._loop = asyncio.get_running_loop()
+        connection = Connection(self, loop)
+        host, port = self._address
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                await loop.create_connection(lambda: connection, host, port, ssl=self._ssl)
+        except BaseException as error:
+            connection.abort()  # a socket that was just opened must not outlive this call
+            if isinstance(error, OSError | UnicodeError):
+                raise self._unreachable(_reason(error), f"{host}:{port}: {error!r}") from error
+            raise
+        if self._closed:
+            connection.abort()
+            raise self._unreachable("it is being shut down", "closed while connecting")
+        return connection
+
+    def _unreachable(self, reason: str, detail: str) -> ProviderError:
+        return UpstreamUnreachable(
+            f"provider {self.source!r} cannot be reached: {reason}", source=self.source, detail=detail
+        )
+
+
+def _split(base_url: str) -> tuple[str, str, int, str, str]:
+    """Scheme, host, port, authority as the Host field has it, path without a slash at its end."""
+    expected = 'expected "http://host:port/path" or "https://…", without user, query or fragment'
+    try:
+        parts = urlsplit(base_url)
+        port = parts.port
+        host = (parts.hostname or "").encode("ascii" if (parts.hostname or "").isascii() else "idna").decode()
+    except ValueError as error:  # UnicodeError is one
+        raise ValueError(f"base_url cannot be read: {expected}") from error
+    path = parts.path.rstrip("/")
+    usable = (
+        parts.scheme in _DEFAULT_PORTS and host and path.isascii() and base_url.isprintable() and " " not in base_url
+    )
+    if not usable or parts.query or parts.fragment or parts.username is not None or parts.password is not None:
+        raise ValueError(f"base_url is not usable: {expected}")
+    authority = f"[{host}]" if ":" in host else host
+    if port is None:
+        port = _DEFAULT_PORTS[parts.scheme]
+    elif port != _DEFAULT_PORTS[parts.scheme]:
+        authority += f":{port}"
+    return parts.scheme, host, port, authority, path
+
+
+def _is_clean(head: bytes, line_ends: int) -> bool:
+    """No more line ends than were put in: none came in with a value. Cheaper than looking at each value."""
+    return head.count(b"\n") == line_ends and head.count(b"\r") == line_ends and b"\0" not in head
+
+
+@functools.cache
+def _verifying_context() -> ssl.SSLContext:
+    """Reading the system's certificates takes tens of milliseconds: once."""
+    return ssl.create_default_context()
+
+
+def _reason(error: BaseException) -> str:
+    match error:
+        case TimeoutError():
+            return "no connection in time"
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not accepted ({error.verify_message})"
+        case ssl.SSLError():
+            return "TLS failed"
+        case socket.gaierror() | UnicodeError():
+            return "its host name is not known"
+        case ConnectionRefusedError():
+            return "nothing listens at its address"
+        case _:
+            return "no connection"

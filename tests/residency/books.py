@@ -1,0 +1,252 @@
+"""The books that tests keep beside the residency core: what exists in their imagined world, and the arithmetic over it.
+
+The law: nothing here is read from the core; entries come from the events that were sent to it and the decisions it gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from gateway.residency.events import (
+    Acquire,
+    Budget,
+    Describe,
+    Died,
+    Event,
+    Footprint,
+    Gone,
+    Loaded,
+    LoadFailed,
+    Measured,
+    Phase,
+    Pin,
+    Refusal,
+    Release,
+    Shutdown,
+)
+
+# The protection of a ready model where the operator named none: as long as its load took, and never longer than this.
+PROTECTION_MAX_S = 30.0
+COOL_DOWN_FIRST_S = 5.0
+COOL_DOWN_MAX_S = 300.0
+
+
+class Engine:
+    """A process of the imagined world. It exists, with its bytes, from StartLoad until Gone or LoadFailed."""
+
+    def __init__(self, target: str, epoch: int, footprint: Footprint, now_s: float) -> None:
+        self.target = target
+        self.epoch = epoch
+        self.footprint = dict(footprint)
+        self.phase = Phase.LOADING
+        self.since_s = now_s
+        self.ready_s = now_s
+        self.last_used_s = now_s
+        self.leases = 0
+
+    @property
+    def stays(self) -> bool:
+        return self.phase is Phase.LOADING or self.phase is Phase.READY
+
+
+class Model:
+    """What the world remembers of a target."""
+
+    def __init__(self, event: Describe) -> None:
+        self.footprint = dict(event.footprint)
+        self.idle_s = event.idle_s
+        self.pinned = event.pinned
+        self.epoch = 0
+        self.failures = 0
+        self.deaths = 0
+        self.retry_at_s = 0.0
+        self.evicted: set[str] = set()  # who left for the load that is waited for or under way
+
+    @property
+    def need(self) -> dict[str, int]:
+        """Devices it really takes bytes of."""
+        return {device: size for device, size in self.footprint.items() if size > 0}
+
+
+class Books:
+    """Which engines exist, who waits, who holds, and what is known of each model.
+
+    Args:
+        min_residency_s: as the core was given.
+        queue_max: likewise.
+    """
+
+    def __init__(self, budget_bytes: Footprint, *, queue_max: int, min_residency_s: float | None) -> None:
+        self.budget = dict(budget_bytes)
+        self.queue_max = queue_max
+        self.min_residency_s = min_residency_s
+        self.now_s = 0.0
+        self.closing = False
+        self.models: dict[str, Model] = {}
+        self.engines: dict[str, Engine] = {}
+        self.pending: dict[int, Acquire] = {}  # unanswered, in order of arrival
+        self.held: dict[int, Engine] = {}
+        self.answered: set[int] = set()
+
+    # ------------------------------------------------------------ facts
+
+    def enter(self, event: Event) -> set[str] | None:
+        """Enters a fact into the books. For an Acquire that is to be answered by itself: the answers that would be right."""
+        match event:
+            case Acquire():
+                verdict = self.verdict(event)
+                self.pending[event.ticket] = event
+                return verdict
+            case Release():
+                self.pending.pop(event.ticket, None)
+                engine = self.held.pop(event.ticket, None)
+                if engine is not None:
+                    engine.leases -= 1
+                    engine.last_used_s = self.now_s
+                    if engine.phase is Phase.READY:
+                        self.models[engine.target].deaths = 0
+                self.forget_victims()
+            case Describe():
+                model = self.models.setdefault(event.target, Model(event))
+                model.footprint, model.idle_s = dict(event.footprint), event.idle_s
+            case Loaded():
+                engine = self.engines[event.target]
+                engine.phase = Phase.READY
+                engine.ready_s = engine.last_used_s = self.now_s
+                model = self.models[event.target]
+                model.failures, model.retry_at_s, model.evicted = 0, 0.0, set()
+            case LoadFailed():
+                del self.engines[event.target]
+                model = self.models[event.target]
+                model.failures += 1
+                self._cool_down(model, model.failures)
+            case Died():
+                engine = self.engines[event.target]
+                for ticket in [t for t, used in self.held.items() if used is engine]:
+                    del self.held[ticket]
+                engine.leases = 0
+                model = self.models[event.target]
+                model.deaths += 1
+                if model.deaths > 1:
+                    self._cool_down(model, model.deaths - 1)
+            case Gone():
+                del self.engines[event.target]
+            case Measured():
+                held = self.engines[event.target].footprint
+                for device, size in event.footprint.items():
+                    held[device] = max(size, held.get(device, 0))
+            case Budget():
+                self.budget = dict(event.budget_bytes)
+            case Pin():
+                self.models[event.target].pinned = event.pinned
+            case Shutdown():
+                self.closing = True
+            case _:
+                pass
+        return None
+
+    def _cool_down(self, model: Model, times: int) -> None:
+        model.retry_at_s = self.now_s + min(COOL_DOWN_FIRST_S * 2 ** (times - 1), COOL_DOWN_MAX_S)
+
+    def forget_victims(self) -> None:
+        """Whose clients have all left has nobody to bring its victims back for."""
+        wanted = {asked.target for asked in self.pending.values()}
+        for target, model in self.models.items():
+            loading = target in self.engines and self.engines[target].phase is Phase.LOADING
+            if target not in wanted and not loading:
+                model.evicted = set()
+
+    def verdict(self, asked: Acquire) -> set[str] | None:
+        """What an Acquire must be answered with at once; None: it takes its place in the queue."""
+        engine = self.engines.get(asked.target)
+        model = self.models[asked.target]
+        if self.closing:
+            return {Refusal.SHUTTING_DOWN}
+        if engine is not None and engine.phase is Phase.READY:
+            return {"grant"}
+        if asked.explicit:
+            model.failures = model.deaths = 0
+            model.retry_at_s = 0.0
+        loading = engine is not None and engine.phase is Phase.LOADING
+        if not loading:
+            if self.now_s < model.retry_at_s:
+                return {Refusal.COOLING_DOWN}
+            if never := self.never(asked.target):
+                return never
+        if len(self.pending) >= self.queue_max:
+            return {Refusal.QUEUE_FULL}
+        return None
+
+    # ------------------------------------------------------------ room
+
+    def committed(self, device: str) -> int:
+        return sum(engine.footprint.get(device, 0) for engine in self.engines.values())
+
+    def staying(self, device: str) -> int:
+        return sum(engine.footprint.get(device, 0) for engine in self.engines.values() if engine.stays)
+
+    def cold(self) -> list[str]:
+        """The queue of models: first come first, without those whose load is under way. Its first is the head."""
+        targets = dict.fromkeys(asked.target for asked in self.pending.values())
+        return [t for t in targets if t not in self.engines or self.engines[t].phase is not Phase.LOADING]
+
+    def short(self, target: str) -> dict[str, int]:
+        """What is missing for it once all that leaves has left, beside what those before it in the queue need."""
+        before: list[str] = []
+        for waiting in self.cold():
+            if waiting == target:
+                break
+            before.append(waiting)
+        missing: dict[str, int] = {}
+        for device, size in self.models[target].need.items():
+            claimed = sum(self.models[earlier].footprint.get(device, 0) for earlier in before)
+            short = self.staying(device) + claimed + size - self.budget.get(device, 0)
+            if short > 0:
+                missing[device] = short
+        return missing
+
+    def will_fit(self, target: str) -> bool:
+        return not self.short(target)
+
+    def never(self, target: str) -> set[str]:
+        """The reasons why no eviction could help."""
+        reasons: set[str] = set()
+        for device, size in self.models[target].need.items():
+            budget = self.budget.get(device, 0)
+            pinned = sum(
+                engine.footprint.get(device, 0)
+                for engine in self.engines.values()
+                if engine.stays and engine.target != target and self.models[engine.target].pinned
+            )
+            if size > budget:
+                reasons.add(Refusal.LARGER_THAN_BUDGET)
+            elif size + pinned > budget:
+                reasons.add(Refusal.NO_ROOM_BESIDE_PINS)
+        return reasons
+
+    def over_budget(self) -> dict[str, int]:
+        devices = {device for engine in self.engines.values() for device in engine.footprint}
+        over = {device: self.staying(device) - self.budget.get(device, 0) for device in devices}
+        return {device: size for device, size in over.items() if size > 0}
+
+    # ---- candidates
+
+    @staticmethod
+    def covers(engines: Iterable[Engine], short: Mapping[str, int]) -> bool:
+        chosen = list(engines)
+        return all(sum(engine.footprint.get(device, 0) for engine in chosen) >= size for device, size in short.items())
+
+    def evictable(self) -> list[Engine]:
+        """Ready, not pinned, and no longer protected."""
+        return [
+            engine
+            for engine in self.engines.values()
+            if engine.phase is Phase.READY
+            and not self.models[engine.target].pinned
+            and self.protected_until_s(engine) <= self.now_s
+        ]
+
+    def protected_until_s(self, engine: Engine) -> float:
+        if self.min_residency_s is not None:
+            return engine.ready_s + self.min_residency_s
+        return engine.ready_s + min(engine.ready_s - engine.since_s, PROTECTION_MAX_S)

@@ -1,0 +1,257 @@
+"""The residency core driven through whole histories: engines, clients, admins, strangers and time, in any order Hypothesis finds.
+
+The law: a rule only does what the world could do at that moment (an engine that is not starting cannot finish starting); what it
+may lead to is held against the promises in `world.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, TypeVar
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from gateway.residency import events
+from gateway.residency.core import Residency
+from gateway.residency.events import Died, Gone, Loaded, LoadFailed, Measured, Release
+
+from .books import Engine
+from .world import World
+
+T = TypeVar("T")
+
+# Small numbers, so that models collide: a budget holds two or three of them. Zero and nothing at all are sizes, too.
+BUDGET: Mapping[str, int] = {"ram": 10, "gpu0": 6}
+BUDGETS: Sequence[Mapping[str, int]] = (
+    BUDGET,
+    BUDGET,
+    {"ram": 6, "gpu0": 6},
+    {"ram": 14, "gpu0": 3},
+    {"ram": 4, "gpu0": 2},
+    {"ram": 10},
+)
+FOOTPRINTS: Sequence[Mapping[str, int]] = (
+    {"ram": 3},
+    {"ram": 3},
+    {"ram": 5},
+    {"ram": 2, "gpu0": 3},
+    {"gpu0": 3},
+    {"ram": 4, "gpu0": 2},
+    {"ram": 6, "gpu0": 0},
+    {"ram": 10},
+    {"ram": 1, "gpu0": 6},
+    {"ram": 1},
+    {"ram": 11},
+    {},
+)
+IDLE_S: Sequence[float | None] = (None, None, 0.0, 4.0, 20.0)
+PATIENCE_S = (math.inf, math.inf, math.inf, 15.0, 2.0, 0.0)
+TIMES_S = (0.5, 1.0, 3.0, 10.0, 40.0)
+SHUTDOWN_AFTER_STEPS = 35
+
+pick = st.integers(0, 59)  # an index into whatever there is to choose from at that moment
+
+
+def chosen(index: int, things: Sequence[T]) -> T:
+    return things[index % len(things)]
+
+
+class ResidencyMachine(RuleBasedStateMachine):
+    """Any history. `core_class` is the core under test; mutants put theirs in its place."""
+
+    core_class: ClassVar[type[Residency]] = Residency
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = self._world(50, None)
+        self.steps = 0
+        self.ends_by_shutdown = False
+
+    def _world(self, queue_max: int, min_residency_s: float | None) -> World:
+        core = self.core_class(BUDGET, queue_max=queue_max, min_residency_s=min_residency_s)
+        return World(core, BUDGET, queue_max=queue_max, min_residency_s=min_residency_s)
+
+    @initialize(
+        models=st.lists(
+            st.tuples(st.sampled_from(FOOTPRINTS), st.sampled_from(IDLE_S), st.integers(0, 9)), min_size=3, max_size=10
+        ),
+        queue_max=st.sampled_from((50, 50, 3)),
+        min_residency_s=st.sampled_from((0.0, 0.0, 5.0, None)),
+        ends_by_shutdown=st.booleans(),
+    )
+    def begin(
+        self,
+        models: list[tuple[Mapping[str, int], float | None, int]],
+        queue_max: int,
+        min_residency_s: float | None,
+        ends_by_shutdown: bool,
+    ) -> None:
+        self.world = self._world(queue_max, min_residency_s)
+        self.ends_by_shutdown = ends_by_shutdown
+        for number, (footprint, idle_s, pin) in enumerate(models):
+            self.world.feed(events.Describe(f"m{number}", footprint, "declared", idle_s, pin == 0))
+
+    # ------------------------------------------------------------ what there is
+
+    def _targets(self) -> list[str]:
+        return list(self.world.models)
+
+    def _in(self, *phases: events.Phase) -> list[Engine]:
+        return [engine for engine in self.world.engines.values() if engine.phase in phases]
+
+    # ------------------------------------------------------------ clients
+
+    @rule(target_=pick, patience=st.sampled_from(PATIENCE_S))
+    def a_client_asks(self, target_: int, patience: float) -> None:
+        self.world.ask(chosen(target_, self._targets()), patience)
+
+    @rule(target_=pick, count=st.integers(2, 3))
+    def several_clients_ask(self, target_: int, count: int) -> None:
+        for number in range(count):
+            self.world.ask(chosen(target_ + number * (target_ % 2), self._targets()), math.inf)
+
+    @rule(target_=pick)
+    def a_plan_is_asked_for_and_taken(self, target_: int) -> None:
+        self.world.ask_as_planned(chosen(target_, self._targets()))
+
+    @precondition(lambda self: self.world.held)
+    @rule(index=pick)
+    def a_lease_ends(self, index: int) -> None:
+        self.world.feed(Release(chosen(index, list(self.world.held))))
+
+    @precondition(lambda self: self.world.pending)
+    @rule(index=pick)
+    def a_client_leaves_the_queue(self, index: int) -> None:
+        self.world.feed(Release(chosen(index, list(self.world.pending))))
+
+    # ------------------------------------------------------------ engines
+
+    @precondition(lambda self: self._in(events.Phase.LOADING))
+    @rule(index=pick)
+    def an_engine_comes_up(self, index: int) -> None:
+        engine = chosen(index, self._in(events.Phase.LOADING))
+        self.world.feed(Loaded(engine.target, engine.epoch))
+
+    @precondition(lambda self: self._in(events.Phase.LOADING))
+    @rule(index=pick)
+    def an_engine_does_not_come_up(self, index: int) -> None:
+        engine = chosen(index, self._in(events.Phase.LOADING))
+        self.world.feed(LoadFailed(engine.target, engine.epoch, "exit code 1"))
+
+    @precondition(lambda self: self._in(events.Phase.READY, events.Phase.DRAINING))
+    @rule(index=pick)
+    def an_engine_dies(self, index: int) -> None:
+        engine = chosen(index, self._in(events.Phase.READY, events.Phase.DRAINING))
+        self.world.feed(Died(engine.target, engine.epoch, "killed by signal 9"))
+
+    @precondition(lambda self: self._in(events.Phase.UNLOADING))
+    @rule(index=pick)
+    def an_engine_is_gone(self, index: int) -> None:
+        engine = chosen(index, self._in(events.Phase.UNLOADING))
+        self.world.feed(Gone(engine.target, engine.epoch))
+
+    @precondition(lambda self: self._in(events.Phase.LOADING, events.Phase.READY, events.Phase.DRAINING))
+    @rule(index=pick, device=st.sampled_from(("ram", "ram", "gpu0")), more=st.integers(-1, 3))
+    def an_engine_is_measured(self, index: int, device: str, more: int) -> None:
+        engine = chosen(index, self._in(events.Phase.LOADING, events.Phase.READY, events.Phase.DRAINING))
+        held = {**engine.footprint, device: max(0, engine.footprint.get(device, 0) + more)}
+        self.world.feed(Measured(engine.target, engine.epoch, held))
+
+    @rule(index=pick, kind=st.integers(0, 5))
+    def a_late_report_comes(self, index: int, kind: int) -> None:
+        """Of an earlier load of the same model, or one that does not suit its phase, or for a ticket that is done with."""
+        target = chosen(index, self._targets())
+        engine = self.world.engines.get(target)
+        epoch = self.world.models[target].epoch
+        stale = epoch - 1 if engine is not None else epoch
+        unloading = engine is not None and engine.phase is events.Phase.UNLOADING
+        ready = engine is not None and engine.phase is events.Phase.READY
+        reports = (
+            Loaded(target, epoch if ready or unloading else stale),
+            LoadFailed(target, epoch if ready or unloading else stale, "late"),
+            Died(target, epoch if unloading else stale, "late"),
+            Gone(target, epoch if ready else stale),
+            Measured(target, epoch if unloading else stale, {"ram": 9}),
+            Release(chosen(index, sorted(self.world.done()) or [10**9])),
+        )
+        self.world.feed_late(reports[kind])
+
+    # ------------------------------------------------------------ admins and strangers
+
+    @rule(index=pick, kind=st.sampled_from(("unload", "pin", "unpin", "load")))
+    def an_admin_acts(self, index: int, kind: str) -> None:
+        target = chosen(index, self._targets())
+        match kind:
+            case "unload":
+                self.world.feed(events.Unload(target))
+            case "load":
+                self.world.ask(target, math.inf, explicit=True)
+            case _:
+                self.world.feed(events.Pin(target, kind == "pin"))
+
+    @rule(index=pick, footprint=st.sampled_from(FOOTPRINTS), idle_s=st.sampled_from(IDLE_S))
+    def a_model_is_described_anew(self, index: int, footprint: Mapping[str, int], idle_s: float | None) -> None:
+        self.world.feed(events.Describe(chosen(index, self._targets()), footprint, "learned", idle_s))
+
+    @rule(budget=st.sampled_from(BUDGETS))
+    def strangers_change_the_budget(self, budget: Mapping[str, int]) -> None:
+        self.world.feed(events.Budget(budget))
+
+    @precondition(lambda self: self.ends_by_shutdown and self.steps >= SHUTDOWN_AFTER_STEPS)
+    @rule()
+    def it_shuts_down(self) -> None:
+        self.world.feed(events.Shutdown())
+
+    # ------------------------------------------------------------ time
+
+    @rule(seconds=st.sampled_from(TIMES_S))
+    def time_passes(self, seconds: float) -> None:
+        self.world.pass_time(seconds)
+
+    @rule(seconds=st.sampled_from(TIMES_S))
+    def time_passes_and_the_shell_is_late(self, seconds: float) -> None:
+        self.world.now_s += seconds
+
+    @precondition(lambda self: self.world.alarm_s < math.inf)
+    @rule()
+    def the_alarm_rings(self) -> None:
+        self.world.pass_time(max(0.0, self.world.alarm_s - self.world.now_s))
+
+    @rule()
+    def it_is_asked_twice(self) -> None:
+        """After a tick everything has been decided: the same moment again brings nothing."""
+        self.world.feed(events.Tick())
+        again = self.world.feed(events.Tick())
+        assert again == [], f"decided only when asked again: {again}"
+
+    def teardown(self) -> None:
+        """L3: clients go, engines do as they are told, time passes: it comes to rest, and nobody waits."""
+        if self.ends_by_shutdown:
+            self.world.feed(events.Shutdown())
+        self.world.come_to_rest()
+
+
+def simulate(machine: type[ResidencyMachine], *, runs: int, steps: int, seed_: int, phases: Sequence[Phase]) -> None:
+    """Drives `machine` through that many histories. Raises: AssertionError: a promise was broken."""
+    run_state_machine_as_test(
+        seed(seed_)(machine),
+        settings=settings(
+            max_examples=runs,
+            stateful_step_count=steps,
+            deadline=None,  # the machine that tests run on may be busy
+            database=None,
+            print_blob=True,
+            report_multiple_bugs=False,
+            phases=phases,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )
+
+
+def from_environment(name: str, default: int) -> int:
+    """A number `make simulate` may set."""
+    return int(os.environ.get(name, default))
