@@ -39,6 +39,7 @@ _OWN_FIELDS = frozenset(
         b"upgrade",
     )
 )
+_CLOSE_LIMIT_S = 5.0  # aborted sockets close within one turn of the loop; a limit on everything
 _BODYLESS_METHODS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
 
 
@@ -163,13 +164,9 @@ class Endpoint:
         if self._open:
             if self._emptied is None:
                 self._emptied = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._emptied)
+            await asyncio.wait((self._emptied,), timeout=_CLOSE_LIMIT_S)
 
     # what a connection tells (transport_connection.Pool)
-
-    def opened(self, connection: Connection) -> None:
-        """See `Pool`."""
-        self._open.add(connection)
 
     def unusable(self, connection: Connection) -> None:
         """See `Pool`."""
@@ -254,9 +251,12 @@ class Endpoint:
             if isinstance(error, OSError | UnicodeError):
                 raise self._unreachable(_reason(error), f"{host}:{port}: {error!r}") from error
             raise
-        if self._closed:
+        if self._closed or connection.lost:
             connection.abort()
-            raise self._unreachable("it is being shut down", "closed while connecting")
+            reason = "it is being shut down" if self._closed else "it closes new connections at once"
+            raise self._unreachable(reason, f"{host}:{port}: closed while connecting")
+        # Not before: uvloop, cancelled between connection_made and here, closes without calling connection_lost.
+        self._open.add(connection)
         return connection
 
     def _unreachable(self, reason: str, detail: str) -> ProviderError:

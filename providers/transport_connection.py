@@ -36,10 +36,6 @@ class Pool(Protocol):
 
     source: str
 
-    def opened(self, connection: Connection) -> None:
-        """It is connected."""
-        ...
-
     def unusable(self, connection: Connection) -> None:
         """It must not be handed out any more. Called once, perhaps while it is idle."""
         ...
@@ -173,7 +169,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        self._pool.opened(self)
         if self.lost:  # given up while connecting
             self._transport.abort()
 

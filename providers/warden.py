@@ -21,7 +21,8 @@ from providers.process import outlast, watch_exit
 _log = logging.getLogger(__name__)
 
 _SCRIPT = Path(sweep.__file__)
-_SHORT_LIFE_S = 1.0  # one that lived shorter is not replaced at once, so that a broken machine is no fork loop
+_SHORT_LIFE_S = 1.0
+_SHORT_LIVES_MAX = 3  # in a row; then it waits for the next `ensure`, so that a broken machine is no fork loop
 _END_S = 12.0  # the script's own bound is 10 s
 
 
@@ -34,6 +35,7 @@ class Warden:
         self._pipe = -1
         self._ended: asyncio.Event = asyncio.Event()
         self._closed = False
+        self._short_lives = 0
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -82,7 +84,8 @@ class Warden:
         if self._closed:
             return
         _log.warning("the warden process ended with code %s after %.1f s", process.returncode, lived_s)
-        if lived_s >= _SHORT_LIFE_S:
+        self._short_lives = self._short_lives + 1 if lived_s < _SHORT_LIFE_S else 0
+        if self._short_lives <= _SHORT_LIVES_MAX:
             with contextlib.suppress(OSError):  # the next `ensure` tries again, and says so
                 self._start()
 

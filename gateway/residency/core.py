@@ -18,7 +18,8 @@ The law
 from __future__ import annotations
 
 import heapq
-from itertools import islice
+import math
+from collections.abc import Iterable
 
 from .events import (
     Acquire,
@@ -49,13 +50,11 @@ from .events import (
     WaitingView,
     Why,
 )
-from .planning import never, plan_for, survey
+from .planning import Finding, at_the_door, plan_for, survey
 from .policy import choose_victims, lru_order
-from .room import larger, room_text, subtract
+from .room import Room, covers, larger, room_text, total
 from .state import Known, Resident, State, Ticket
 
-# How many distinct waiting models are planned for at once. Bounds the cost of one decision; those behind wait their turn.
-LOOKAHEAD = 8
 # Told to clients whose wait was cut short by a limit of ours: when it is worth coming back.
 RETRY_AFTER_S = 5.0
 
@@ -74,9 +73,9 @@ class Residency:
         self._queue_max = queue_max
         self._deadlines: list[tuple[float, int]] = []  # heap; entries of tickets that left are dropped when met
         self._order = 0
-        self._tight = (
-            False  # more is committed than the budget holds, and only busy or pinned ones could make up for it
-        )
+        # More is committed than the budget holds, and only busy or pinned ones could make up for it.
+        self._tight = False
+        self._settled_s = -math.inf  # when all that follows was last worked out
 
     # ------------------------------------------------------------ events
 
@@ -97,7 +96,7 @@ class Residency:
             case Gone():
                 self._gone(event, now_s, out)
             case Describe():
-                self._describe(event)
+                self._describe(event, now_s, out)
             case Measured():
                 self._measured(event, now_s, out)
             case Budget():
@@ -116,40 +115,34 @@ class Residency:
                 raise AssertionError(f"no such event: {event!r}")
         return out
 
-    def _describe(self, event: Describe) -> None:
+    def _describe(self, event: Describe, now_s: float, out: list[Decision]) -> None:
         known = self._state.known.get(event.target)
         if known is None:
             self._state.known[event.target] = Known(event)
         else:
             known.footprint, known.source, known.idle_s = event.footprint, event.source, event.idle_s
+            if event.target in self._state.waiting:
+                self._settle(now_s, out)
 
     def _acquire(self, event: Acquire, now_s: float, out: list[Decision]) -> None:
-        """Five cases: 1 shutting down, 2 ready: granted at once, 3 known to be broken, 4 it can never fit, 5 it waits."""
-        known = self._state.known[event.target]
+        """Four cases: 1 ready: granted at once, 2 no use in waiting, 3 too many wait already, 4 it waits."""
         resident = self._state.residents.get(event.target)
-        if self._state.closing:
-            out.append(
-                Reject(event.ticket, event.target, Refusal.SHUTTING_DOWN, "the gateway is shutting down", RETRY_AFTER_S)
-            )
-            return
-        if resident is not None and resident.phase is Phase.READY:
+        if resident is not None and resident.phase is Phase.READY:  # 1
             self._grant(event.ticket, resident, now_s, out)
             return
         if event.explicit:
-            known.forgive()
-        elif now_s < known.retry_at_s and (resident is None or resident.phase is not Phase.LOADING):
-            out.append(Reject(event.ticket, event.target, Refusal.COOLING_DOWN, known.reason, known.retry_at_s - now_s))
-            return
-        if resident is None:
-            refusal, detail = never(self._state, event.target, known.footprint)
-            if refusal is not None:
-                out.append(Reject(event.ticket, event.target, refusal, detail))
-                return
-        if len(self._state.tickets) >= self._queue_max:
+            self._state.known[event.target].forgive()
+        refusal, detail = None, ""
+        if resident is None or resident.leaving:
+            refusal, detail = at_the_door(self._state, event.target, now_s)  # 2
+        if refusal is None and len(self._state.tickets) >= self._queue_max:  # 3
+            refusal = Refusal.QUEUE_FULL
             detail = f"{len(self._state.tickets)} requests are waiting already (queue_max)"
-            out.append(Reject(event.ticket, event.target, Refusal.QUEUE_FULL, detail, RETRY_AFTER_S))
+        if refusal is not None:
+            retry_after_s = self._retry_after_s(event.target, refusal, now_s)
+            out.append(Reject(event.ticket, event.target, refusal, detail, retry_after_s))
             return
-        self._order += 1
+        self._order += 1  # 4
         ticket = Ticket(event, self._order, now_s)
         self._state.tickets[event.ticket] = ticket
         self._state.waiting.setdefault(event.target, {})[event.ticket] = ticket
@@ -178,8 +171,7 @@ class Residency:
         resident.ready_s = resident.last_used_s = now_s
         known = self._state.known[event.target]
         known.failures, known.retry_at_s, known.reason, known.victims = 0, 0.0, "", ()
-        for ticket in list(self._state.waiting.get(event.target, {}).values()):
-            self._drop(ticket)
+        for ticket in self._dismiss(event.target):
             self._grant(ticket.ticket, resident, now_s, out)
         self._settle(now_s, out)
 
@@ -256,12 +248,16 @@ class Residency:
     # ------------------------------------------------------------ what follows
 
     def _settle(self, now_s: float, out: list[Decision]) -> None:
-        """The one place that works out all that follows from a changed fact."""
+        """The one place that works out all that follows from a changed fact: asked again at once, it finds nothing more."""
+        self._settled_s = now_s
         self._expire(now_s, out)
         self._drain_idle(now_s, out)
-        if self._state.waiting:
-            self._serve_queue(now_s, out)
-        self._shrink(now_s, out)
+        shrunk = True
+        while shrunk:  # who leaves because the budget fell may be what somebody in the queue was short of
+            room = self._state.room()
+            if self._state.waiting:
+                self._serve_queue(room, now_s, out)
+            shrunk = self._shrink(room, now_s, out)
         for resident in self._state.residents.values():
             if resident.phase is Phase.DRAINING and resident.leases == 0:
                 self._start_unload(resident, resident.why, out)
@@ -276,37 +272,37 @@ class Residency:
 
     def _drain_idle(self, now_s: float, out: list[Decision]) -> None:
         for resident in self._state.residents.values():
+            if resident.leases:
+                continue
             expiry_s = self._state.idle_expiry_s(resident)
-            if expiry_s is not None and resident.leases == 0 and expiry_s <= now_s:
+            if expiry_s is not None and expiry_s <= now_s:
                 self._drain(resident, Why.IDLE, f"idle {now_s - resident.last_used_s:.0f} s", now_s, out)
 
-    def _serve_queue(self, now_s: float, out: list[Decision]) -> None:
-        """Carries out what the survey finds; again when it refused somebody, since others move up then."""
-        refused = True
-        while refused:
-            refused = False
-            cold = (target for target in self._state.waiting if not self._is_loading(target))
-            for plan in survey(self._state, list(islice(cold, LOOKAHEAD)), now_s):
-                if plan.refusal is not None:
-                    refused = True
-                    self._reject_all(plan.target, plan.refusal, plan.detail, self._retry_after_s(plan, now_s), out)
-                elif plan.outcome == "fits":
-                    self._start_load(plan.target, Why.REQUESTED, now_s, out)
-                elif plan.outcome == "evicts":
-                    self._evict(plan, now_s, out)
+    def _serve_queue(self, room: Room, now_s: float, out: list[Decision]) -> None:
+        """Carries out what the survey finds; `room` is then what will be left."""
+        for found in survey(self._state, room, self._state.cold(), now_s):
+            if found.refusal is not None:
+                retry_after_s = self._retry_after_s(found.target, found.refusal, now_s)
+                self._reject_all(found.target, found.refusal, found.detail, retry_after_s, out)
+            elif found.outcome == "fits":
+                self._start_load(found.target, Why.REQUESTED, now_s, out)
+            elif found.outcome == "evicts":
+                self._evict(found, now_s, out)
 
-    def _evict(self, plan: Plan, now_s: float, out: list[Decision]) -> None:
-        self._state.known[plan.target].victims = plan.victims
-        for victim in plan.victims:
+    def _evict(self, found: Finding, now_s: float, out: list[Decision]) -> None:
+        known = self._state.known[found.target]
+        known.victims = tuple(dict.fromkeys((*known.victims, *found.victims)))
+        for victim in found.victims:
             resident = self._state.residents[victim]
-            detail = f"{plan.detail}, {victim} idle {resident.idle_for_s(now_s):.0f} s"
-            self._drain(resident, Why.EVICTED, detail, now_s, out, for_target=plan.target)
+            detail = f"{found.detail}, {victim} idle {resident.idle_for_s(now_s):.0f} s"
+            self._drain(resident, Why.EVICTED, detail, now_s, out, for_target=found.target)
 
-    def _retry_after_s(self, plan: Plan, now_s: float) -> float | None:
+    def _retry_after_s(self, target: str, refusal: Refusal, now_s: float) -> float | None:
         """None where repeating cannot help."""
-        if plan.refusal is not Refusal.COOLING_DOWN:
+        if refusal is Refusal.LARGER_THAN_BUDGET or refusal is Refusal.NO_ROOM_BESIDE_PINS:
             return None
-        return max(self._state.known[plan.target].retry_at_s - now_s, RETRY_AFTER_S)
+        cool_down_s = self._state.known[target].retry_at_s - now_s
+        return cool_down_s if refusal is Refusal.COOLING_DOWN and cool_down_s > 0 else RETRY_AFTER_S
 
     def _restore(self, victims: tuple[str, ...], now_s: float, out: list[Decision]) -> None:
         """Brings back who left for a load that failed, where their room is still free and nobody waits for it."""
@@ -317,16 +313,23 @@ class Residency:
             if wanted and not broken and self._state.room().fits_now(known.footprint):
                 self._start_load(target, Why.RESTORED, now_s, out)
 
-    def _shrink(self, now_s: float, out: list[Decision]) -> None:
-        """Where more is committed than the budget holds (it fell, or a model grew), idle residents make up for it."""
-        short = self._state.over_budget()
-        self._tight = bool(short)
-        if short:
-            idle = [c for c in self._state.candidates(None) if c.leases == 0]
-            for victim in choose_victims(lru_order(idle), short) or ():
-                self._drain(
-                    self._state.residents[victim.target], Why.OVER_BUDGET, f"{room_text(short)} over budget", now_s, out
-                )
+    def _shrink(self, room: Room, now_s: float, out: list[Decision]) -> bool:
+        """Where more is committed than the budget holds (it fell, or a model grew), idle residents make up for it.
+
+        A device that they cannot bring back within its budget does not keep them from doing so for another.
+        """
+        over = room.over_budget()
+        self._tight = bool(over)
+        if not over:
+            return False
+        idle = lru_order(self._state.candidates(None, idle=True))
+        held = total(candidate.footprint for candidate in idle)
+        short = {device: size for device, size in over.items() if covers(held, {device: size})}
+        victims = choose_victims(idle, short) or ()
+        for victim in victims:
+            resident = self._state.residents[victim.target]
+            self._drain(resident, Why.OVER_BUDGET, f"{room_text(short)} over budget", now_s, out)
+        return bool(victims)
 
     # ------------------------------------------------------------ single steps
 
@@ -364,28 +367,32 @@ class Residency:
 
     def _drop(self, ticket: Ticket) -> None:
         """Out of the queue. When the first of a model leaves, the model's place becomes that of its next ticket."""
-        del self._state.tickets[ticket.ticket]
         tickets = self._state.waiting[ticket.target]
+        if len(tickets) == 1:
+            self._dismiss(ticket.target)
+            return
         first = next(iter(tickets))
-        del tickets[ticket.ticket]
-        if not tickets:
-            del self._state.waiting[ticket.target]
-        elif first == ticket.ticket and len(self._state.waiting) > 1:
+        del tickets[ticket.ticket], self._state.tickets[ticket.ticket]
+        if first == ticket.ticket and len(self._state.waiting) > 1:
             by_arrival = sorted(self._state.waiting.items(), key=lambda item: next(iter(item[1].values())).order)
             self._state.waiting = dict(by_arrival)
+
+    def _dismiss(self, target: str) -> Iterable[Ticket]:
+        """All who wait for it, out of the queue. Unless its load is under way, nobody is brought back for it any more."""
+        tickets = self._state.waiting.pop(target, {})
+        for ticket in tickets:
+            del self._state.tickets[ticket]
+        if target not in self._state.residents or self._state.residents[target].leaving:
+            self._state.known[target].victims = ()
+        return tickets.values()
 
     def _reject_all(
         self, target: str, refusal: Refusal, detail: str, retry_after_s: float | None, out: list[Decision]
     ) -> None:
-        for ticket in list(self._state.waiting.get(target, {}).values()):
-            self._drop(ticket)
+        for ticket in self._dismiss(target):
             out.append(Reject(ticket.ticket, target, refusal, detail, retry_after_s))
 
     # ------------------------------------------------------------ reading
-
-    def _is_loading(self, target: str) -> bool:
-        resident = self._state.residents.get(target)
-        return resident is not None and resident.phase is Phase.LOADING
 
     def _current(self, target: str, epoch: int, phase: Phase) -> Resident | None:
         """The resident this report is about, unless it is late."""
@@ -406,12 +413,10 @@ class Residency:
             expiry_s = self._state.idle_expiry_s(resident)
             if expiry_s is not None:
                 due.append(self._busy_expiry_s(resident, now_s) if resident.leases else expiry_s)
-            if (
-                self._state.waiting
-                and resident.phase is Phase.READY
-                and self._state.protected_until_s(resident) > now_s
-            ):
-                due.append(self._state.protected_until_s(resident))
+            if self._state.waiting and resident.phase is Phase.READY:
+                protected_until_s = self._state.protected_until_s(resident)
+                if protected_until_s > self._settled_s:  # still so if it has ended since: that has not been acted upon
+                    due.append(protected_until_s)
         return min(due, default=None)
 
     def _busy_expiry_s(self, resident: Resident, now_s: float) -> float:
@@ -449,8 +454,7 @@ class Residency:
         return self._state.budget
 
     def committed_bytes(self) -> Footprint:
-        room = self._state.room()
-        return subtract(self._state.budget, room.now)
+        return self._state.committed_bytes()
 
     def residents(self, now_s: float) -> list[ResidentView]:
         """Everything in memory, on its way in or out, oldest first."""

@@ -5,107 +5,161 @@ The same survey serves the queue (`core.py` carries it out) and the dry run (`pl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import msgspec
 
 from .events import Footprint, Phase, Plan, Refusal
 from .policy import Candidate, choose_victims, lru_order
-from .room import Room, room_text
+from .room import Room, covers, room_text, total
 from .state import State
 
+# How many waiting models are planned for at once. Bounds the cost of one decision; those behind wait their turn.
+LOOKAHEAD = 8
 
-def survey(state: State, targets: Iterable[str], now_s: float) -> list[Plan]:
-    """What can be done for each of these models, in this order.
 
-    For each there are five cases: 1 in memory or on the way: nothing to do; 2 it can never fit: refused; 3 it fits beside what
-    the ones before it still need: started now, or as soon as the room that is on its way has come; 4 a victim set makes room;
-    5 something protects every set: it waits, and its claim keeps others out.
+class Finding(msgspec.Struct, frozen=True, gc=False):
+    """What can be done for one model that waits."""
+
+    target: str
+    outcome: str  # fits | evicts | waits | refused
+    victims: tuple[str, ...] = ()
+    refusal: Refusal | None = None
+    detail: str = ""
+
+
+def survey(state: State, room: Room, queue: Iterable[str], now_s: float) -> list[Finding]:
+    """What can be done for each of these models, in this order, until `LOOKAHEAD` of them must wait.
+
+    For each there are four cases: 1 it can never fit: refused; 2 it fits beside what the ones before it still need: started now,
+    or as soon as the room that is on its way has come; 3 a victim set makes room; 4 something protects every set: it waits, and
+    its claim keeps others out.
+
+    Args:
+        room: as it is now; used up by what is found, and afterwards as it will be when all of it has been carried out.
+        queue: models that are neither ready nor loading, first come first.
     """
-    room = state.room()
-    ordered: list[Candidate] | None = None
-    plans: list[Plan] = []
-    for place, target in enumerate(targets):
+    findings: list[Finding] = []
+    pinned = state.pinned_bytes()
+    pools = _Pools(state, now_s)
+    waiting = 0
+    for target in queue:
         known = state.known[target]
-        resident = state.residents.get(target)
         need = known.footprint
-        if resident is not None and not resident.leaving:  # 1
-            outcome = "ready" if resident.phase is Phase.READY else "loading"
-            plans.append(_plan(state, target, outcome, room, place))
+        refusal, detail = never(state, pinned, need)
+        if refusal is not None:  # 1
+            findings.append(Finding(target, "refused", refusal=refusal, detail=detail))
             continue
-        refusal, detail = never(state, target, need)
-        if refusal is not None:  # 2
-            plans.append(_plan(state, target, "refused", room, place, refusal=refusal, detail=detail))
+        short = room.short_of(need)
+        if not short and target not in state.residents and room.fits_now(need):  # 2
+            findings.append(Finding(target, "fits"))
+            room.take(need)
+            if known.pinned:
+                pinned = total((pinned, need))
             continue
-        if room.will_fit(need):  # 3
-            if resident is None and room.fits_now(need):
-                plans.append(_plan(state, target, "fits", room, place))
-                room.take(need)
-                continue
-            plans.append(_plan(state, target, "waits", room, place, detail="its room is on the way"))
+        if not short:
+            findings.append(Finding(target, "waits", detail="its room is on the way"))
         elif known.failures:
             detail = f"{known.reason} (tried again only in room that is free; an admin's load forgives)"
-            plans.append(_plan(state, target, "refused", room, place, refusal=Refusal.COOLING_DOWN, detail=detail))
+            findings.append(Finding(target, "refused", refusal=Refusal.COOLING_DOWN, detail=detail))
             continue
-        else:
-            if ordered is None:
-                ordered = lru_order(state.candidates(now_s))
-            victims = _victims(ordered, room.short_of(need), head=place == 0)
-            if victims is None:  # 5
-                plans.append(_plan(state, target, "waits", room, place, detail="nobody may be evicted for it yet"))
-            else:  # 4
-                detail = f"{room_text(need)} needed, {room_text(room.now)} free"
-                plans.append(_plan(state, target, "evicts", room, place, victims=victims, detail=detail))
-                ordered = [c for c in ordered if c.target not in victims]
-                for victim in victims:
-                    room.leaves(state.residents[victim].footprint)
+        elif (victims := pools.take(short, head=not waiting)) is None:  # 4
+            findings.append(Finding(target, "waits", detail="nobody may be evicted for it yet"))
+        else:  # 3
+            detail = f"{room_text(need)} needed, {room_text(room.now)} free"
+            findings.append(Finding(target, "evicts", victims=tuple(v.target for v in victims), detail=detail))
+            for victim in victims:
+                room.leaves(victim.footprint)
         room.claim(need)
-    return plans
+        waiting += 1
+        if waiting == LOOKAHEAD:
+            break
+    return findings
 
 
-def plan_for(state: State, target: str, now_s: float) -> Plan:
-    """What one more request for `target` would meet. Raises: KeyError: never described."""
-    known = state.known[target]
-    queue = list(state.waiting) if target in state.waiting else [*state.waiting, target]
-    if target not in state.residents and now_s < known.retry_at_s:
-        return _plan(state, target, "refused", state.room(), 0, refusal=Refusal.COOLING_DOWN, detail=known.reason)
-    return next(plan for plan in survey(state, queue, now_s) if plan.target == target)
+class _Pools:
+    """Who may be evicted during one survey, looked up when first asked for."""
+
+    __slots__ = ("_idle", "_idle_bytes", "_now_s", "_state")
+
+    def __init__(self, state: State, now_s: float) -> None:
+        self._state = state
+        self._now_s = now_s
+        self._idle: list[Candidate] | None = None
+        self._idle_bytes: Footprint = {}
+
+    def take(self, short: Footprint, *, head: bool) -> Sequence[Candidate] | None:
+        """Chooses victims, who are then no longer to be had, or None.
+
+        Only the head of the queue drains busy residents; those behind it are content with idle ones.
+        """
+        if self._idle is None:
+            self._use(lru_order(self._state.candidates(self._now_s, idle=True)))
+        idle = self._idle or []
+        if not head and not covers(self._idle_bytes, short):
+            return None
+        pool = lru_order(self._state.candidates(self._now_s)) if head else idle
+        victims = choose_victims(pool, short)
+        if victims is not None:
+            gone = {victim.target for victim in victims}
+            self._use([candidate for candidate in idle if candidate.target not in gone])
+        return victims
+
+    def _use(self, idle: list[Candidate]) -> None:
+        self._idle = idle
+        self._idle_bytes = total(candidate.footprint for candidate in idle)
 
 
-def _victims(ordered: list[Candidate], short: Footprint, *, head: bool) -> tuple[str, ...] | None:
-    """Only the head of the queue drains busy residents; those behind it are content with idle ones."""
-    pool = ordered if head else [c for c in ordered if c.leases == 0]
-    victims = choose_victims(pool, short)
-    return None if victims is None else tuple(v.target for v in victims)
-
-
-def never(state: State, target: str, need: Footprint) -> tuple[Refusal | None, str]:
-    """Whether no eviction at all could make room."""
+def never(state: State, pinned: Footprint, need: Footprint) -> tuple[Refusal | None, str]:
+    """Whether no eviction at all could make room beside what is `pinned`."""
     for device, size in need.items():
         budget = state.budget.get(device, 0)
-        if size > budget:
+        if size > budget and size > 0:
             return Refusal.LARGER_THAN_BUDGET, f"{device}: needs {size} bytes, the budget is {budget} bytes"
-        pinned = sum(
-            r.footprint.get(device, 0)
-            for r in state.residents.values()
-            if r.target != target and not r.leaving and state.known[r.target].pinned
-        )
-        if pinned and size > budget - pinned:
-            return (
-                Refusal.NO_ROOM_BESIDE_PINS,
-                f"{device}: needs {size} bytes, pinned models leave {budget - pinned} bytes",
-            )
+    for device, held in pinned.items():
+        size = need.get(device, 0)
+        left = state.budget.get(device, 0) - held
+        if size > left and size > 0:
+            return Refusal.NO_ROOM_BESIDE_PINS, f"{device}: needs {size} bytes, pinned models leave {left} bytes"
     return None, ""
 
 
-def _plan(
-    state: State,
-    target: str,
-    outcome: str,
-    room: Room,
-    place: int,
-    *,
-    victims: tuple[str, ...] = (),
-    refusal: Refusal | None = None,
-    detail: str = "",
-) -> Plan:
+def at_the_door(state: State, target: str, now_s: float) -> tuple[Refusal | None, str]:
+    """Why a request for a model that is neither ready nor loading is not even let into the queue."""
     known = state.known[target]
-    return Plan(target, outcome, known.footprint, known.source, dict(room.now), victims, refusal, detail, place)
+    if state.closing:
+        return Refusal.SHUTTING_DOWN, "the gateway is shutting down"
+    if now_s < known.retry_at_s:
+        return Refusal.COOLING_DOWN, known.reason
+    return never(state, state.pinned_bytes(), known.footprint)
+
+
+def plan_for(state: State, target: str, now_s: float) -> Plan:
+    """What one more request for `target` would meet, a full queue apart. Raises: KeyError: never described."""
+    known = state.known[target]
+    room = state.room()
+    free = dict(room.now)
+    resident = state.residents.get(target)
+    if resident is not None and not resident.leaving:
+        outcome = "ready" if resident.phase is Phase.READY else "loading"
+        return Plan(target, outcome, known.footprint, known.source, free)
+    refusal, detail = at_the_door(state, target, now_s)
+    if refusal is not None:
+        return Plan(target, "refused", known.footprint, known.source, free, refusal=refusal, detail=detail)
+    queue = list(state.cold())
+    ahead = queue.index(target) if target in state.waiting else len(queue)
+    found = survey(state, room, (*islice(queue, ahead), target), now_s)[-1]
+    if found.target != target:
+        found = Finding(target, "waits", detail=f"{ahead} models wait before it")
+    return Plan(
+        target,
+        found.outcome,
+        known.footprint,
+        known.source,
+        free,
+        found.victims,
+        found.refusal,
+        found.detail,
+        ahead,
+    )

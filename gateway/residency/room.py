@@ -12,9 +12,18 @@ def larger(one: Footprint, other: Footprint) -> Footprint:
     return {device: max(one.get(device, 0), other.get(device, 0)) for device in {**one, **other}}
 
 
-def subtract(one: Footprint, other: Footprint) -> Footprint:
-    """Per device of `one`, what is left."""
-    return {device: size - other.get(device, 0) for device, size in one.items()}
+def total(footprints: Iterable[Footprint]) -> dict[str, int]:
+    """Per device the sum."""
+    sizes: dict[str, int] = {}
+    for footprint in footprints:
+        for device, size in footprint.items():
+            sizes[device] = sizes.get(device, 0) + size
+    return sizes
+
+
+def covers(sizes: Footprint, short: Footprint) -> bool:
+    """Whether `sizes` are at least what is `short`, on every device."""
+    return all(size <= sizes.get(device, 0) for device, size in short.items())
 
 
 def room_text(sizes: Footprint) -> str:
@@ -37,31 +46,36 @@ class Room:
         residents: (footprint, whether it is leaving) of each.
 
     `now` is free this moment, `coming` also counts what is leaving, `claimed` is what earlier ones in the queue still need.
-    All may be negative: a budget can fall.
+    All may be negative: a budget can fall. Who needs nothing of a device does not care how that one stands.
     """
 
     __slots__ = ("claimed", "coming", "now")
 
     def __init__(self, budget: Footprint, residents: Iterable[tuple[Footprint, bool]]) -> None:
-        self.now = dict(budget)
-        self.coming = dict(budget)
+        self.now = now = dict(budget)
+        self.coming = coming = dict(budget)
         self.claimed: dict[str, int] = {}
         for footprint, leaving in residents:
             for device, size in footprint.items():
-                self.now[device] = self.now.get(device, 0) - size
+                now[device] = now.get(device, 0) - size
                 if not leaving:
-                    self.coming[device] = self.coming.get(device, 0) - size
-
-    def will_fit(self, need: Footprint) -> bool:
-        """Once everything that is leaving has left, beside what the earlier ones claim."""
-        return all(size <= self.coming.get(d, 0) - self.claimed.get(d, 0) for d, size in need.items())
-
-    def fits_now(self, need: Footprint) -> bool:
-        return all(size <= self.now.get(device, 0) for device, size in need.items())
+                    coming[device] = coming.get(device, 0) - size
 
     def short_of(self, need: Footprint) -> dict[str, int]:
-        """What is missing to fit, with the earlier claims met."""
-        return {d: size + self.claimed.get(d, 0) - self.coming.get(d, 0) for d, size in need.items()}
+        """What is missing to fit once everything that is leaving has left, with the earlier claims met. Empty: it will fit."""
+        short: dict[str, int] = {}
+        for device, size in need.items():
+            missing = size + self.claimed.get(device, 0) - self.coming.get(device, 0)
+            if size > 0 and missing > 0:
+                short[device] = missing
+        return short
+
+    def fits_now(self, need: Footprint) -> bool:
+        return all(size <= self.now.get(device, 0) for device, size in need.items() if size > 0)
+
+    def over_budget(self) -> dict[str, int]:
+        """Device → bytes by which those who stay exceed the budget."""
+        return {device: -free for device, free in self.coming.items() if free < 0}
 
     def take(self, need: Footprint) -> None:
         """It starts now."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from .events import Acquire, Describe, Footprint, Phase, Why
 from .policy import Candidate
-from .room import Room
+from .room import Room, total
 
 # The first cool-down after a failed load, doubled with each further failure: long enough that a retrying SDK meets it,
 # short enough for somebody who mends a path; the ceiling keeps an unattended gateway trying a few times an hour.
@@ -43,7 +43,7 @@ class Known:
         self.deaths = 0  # deaths in a row without one lease ended in between
         self.retry_at_s = 0.0
         self.reason = ""
-        self.victims: tuple[str, ...] = ()  # who left for the load under way
+        self.victims: tuple[str, ...] = ()  # who left for the load that is waited for or under way
 
     def forgive(self) -> None:
         self.failures = self.deaths = 0
@@ -120,9 +120,20 @@ class State:
     def room(self) -> Room:
         return Room(self.budget, [(r.footprint, r.leaving) for r in self.residents.values()])
 
-    def over_budget(self) -> dict[str, int]:
-        """Device → bytes by which those who stay exceed the budget."""
-        return {device: -free for device, free in self.room().coming.items() if free < 0}
+    def committed_bytes(self) -> dict[str, int]:
+        """Device → bytes, from the decision to load until the report of being gone; every device of the budget is named."""
+        return {**dict.fromkeys(self.budget, 0), **total(r.footprint for r in self.residents.values())}
+
+    def pinned_bytes(self) -> dict[str, int]:
+        """Device → bytes that pinned models hold and keep."""
+        return total(r.footprint for r in self.residents.values() if self.known[r.target].pinned and not r.leaving)
+
+    def cold(self) -> Iterator[str]:
+        """The queue of models, first come first, without those whose load is under way. The first is the head."""
+        for target in self.waiting:
+            resident = self.residents.get(target)
+            if resident is None or resident.phase is not Phase.LOADING:
+                yield target
 
     def protected_until_s(self, resident: Resident) -> float:
         """When a ready model's minimum residency ends."""
@@ -131,10 +142,10 @@ class State:
             return resident.ready_s + self.min_residency_s
         return resident.ready_s + min(resident.ready_s - resident.since_s, PROTECTION_MAX_S)
 
-    def candidates(self, now_s: float | None) -> Iterator[Candidate]:
-        """Who may be evicted; with `now_s`, only those whose minimum residency is over."""
+    def candidates(self, now_s: float | None, *, idle: bool = False) -> Iterator[Candidate]:
+        """Who may be evicted; with `now_s`, only those whose minimum residency is over; with `idle`, nobody who is in use."""
         for resident in self.residents.values():
-            if resident.phase is not Phase.READY or self.known[resident.target].pinned:
+            if resident.phase is not Phase.READY or (idle and resident.leases) or self.known[resident.target].pinned:
                 continue
             if now_s is None or self.protected_until_s(resident) <= now_s:
                 yield Candidate(resident.target, resident.footprint, resident.leases, resident.last_used_s)

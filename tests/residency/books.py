@@ -87,6 +87,7 @@ class Books:
         self.pending: dict[int, Acquire] = {}  # unanswered, in order of arrival
         self.held: dict[int, Engine] = {}
         self.answered: set[int] = set()
+        self.restorable: set[str] = set()  # who left for the load that failed last
 
     # ------------------------------------------------------------ facts
 
@@ -119,6 +120,7 @@ class Books:
                 del self.engines[event.target]
                 model = self.models[event.target]
                 model.failures += 1
+                self.restorable, model.evicted = model.evicted, set()
                 self._cool_down(model, model.failures)
             case Died():
                 engine = self.engines[event.target]

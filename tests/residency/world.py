@@ -71,12 +71,16 @@ class World(Books):
         super().__init__(budget_bytes, queue_max=queue_max, min_residency_s=min_residency_s)
         self.core = core
         self.alarm_s = math.inf  # when the shell will tick
+        self.events = 0
+        self.sound = True  # no promise has been broken yet
         self._tickets = 0
 
     # ------------------------------------------------------------ the shell
 
     def feed(self, event: Event) -> list[Decision]:
         """One true fact; the books change first, then each decision is held against them."""
+        self.events += 1
+        self.sound = False
         verdict = self.enter(event)
         decisions = self.core.apply(event, self.now_s)
         if verdict is not None:
@@ -89,6 +93,7 @@ class World(Books):
         if isinstance(event, Tick):
             self._check_tick()
         self.check()
+        self.sound = True
         return decisions
 
     def feed_late(self, event: Event) -> None:
@@ -247,7 +252,7 @@ class World(Books):
         else:
             assert load.why is Why.RESTORED, load
             assert isinstance(event, LoadFailed), f"{load}: restored after {event}"
-            assert load.target in self.models[event.target].evicted, f"{load}: it did not leave for {event.target}"
+            assert load.target in self.restorable, f"{load}: it did not leave for {event.target}"
             assert not self.pending, f"{load}: restored while somebody waits"
             assert model.failures == 0
             assert self.now_s >= model.retry_at_s, f"{load}: restored while it cools down"

@@ -1,0 +1,75 @@
+# Everything begins here. `make serve` and `make test` need nothing but Python 3.11+ and make.
+#
+#   make serve      set up, get the embedded default model, serve on 127.0.0.1:8080   (ARGS="--port 9000" passes options on)
+#   make test       set up and run the tests                                          (ARGS="-k name")
+#   make check      formatting, lint, types
+#   make simulate   the residency simulation at length
+#   make bench      the data path beside nginx, in one run
+#   make setup      only set up; `make lock` writes the lock files anew
+
+VENV := .venv
+BIN := $(VENV)/bin
+# the first interpreter that is new enough
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+# A user's own pip settings hold (index, certificates, proxy), but not those that would install elsewhere than into the venv.
+PIP := PIP_USER=0 PIP_TARGET= PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
+SOURCES := config providers gateway tests bench
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test check fix simulate bench lock model clean
+
+help:
+	@sed -n '3,9s/^# \{0,1\}//p' Makefile
+
+setup: $(VENV)/.runtime
+
+serve: $(VENV)/.runtime
+	@exec $(BIN)/roundhouse serve --pull $(ARGS)
+
+test: $(VENV)/.dev
+	@$(BIN)/roundhouse pull || echo "no embedded model: the tests that need a real engine will be skipped"
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/pyright
+
+fix: $(VENV)/.dev
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+simulate: $(VENV)/.dev
+	ROUNDHOUSE_SIMULATION_RUNS=2000 $(BIN)/python -m pytest tests/residency/test_simulation.py -q $(ARGS)
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench.proxies $(ARGS)
+
+# universal: the same lock for every platform and Python; without any index address
+lock: $(VENV)/.dev
+	uv pip compile pyproject.toml --group build --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header -o requirements.lock
+	uv pip compile pyproject.toml --group build --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) roundhouse.egg-info bench/build
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or say where: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "The virtual environment could not be made; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@touch $@
+
+# --require-hashes: what is installed is what was locked, wherever pip gets it from
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/.made
+	@echo "Setting up (once) …"
+	@$(PIP) install --quiet --require-hashes -r requirements.lock
+	@$(PIP) install --quiet --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock | $(VENV)/.runtime
+	@echo "Setting up the tests' own needs (once) …"
+	@$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
