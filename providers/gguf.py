@@ -214,7 +214,10 @@ def read_info(path: Path) -> GgufInfo:
     """
     paths = _parts(path)
     first, *others = [_read_part(part) for part in paths]
-    return _info(first, sum(part.tensor_bytes for part in (first, *others)), len(paths))
+    try:
+        return _info(first, sum(part.tensor_bytes for part in (first, *others)), len(paths))
+    except GgufError as error:
+        raise GgufError(f"{path.name}: {error}") from error
 
 
 def _parts(path: Path) -> Sequence[Path]:

@@ -200,14 +200,14 @@ class Endpoint:
     def _head(self, request: Request) -> bytes:
         """Request line and header fields; one that would smuggle a line in is refused."""
         method, path, replaced = request.method, request.path, self._replaced
-        lines = [b"%b %b%b%b" % (method, self._prefix, path, self._common)]
-        lines += [name + b": " + value for name, value in request.headers if name not in replaced]
+        lines = [method + b" " + self._prefix + path + self._common]
+        lines += [b": ".join(field) for field in request.headers if field[0] not in replaced]
         if request.body or method not in _BODYLESS_METHODS:
             lines.append(b"content-length: %d" % len(request.body))
         head = b"\r\n".join(lines) + b"\r\n\r\n"
         if not _is_clean(head, self._common_lines + len(lines) + 1):
             raise ValueError("a header or the path holds a line break or a NUL; nothing was sent")
-        if not path.startswith(b"/") or b" " in path or not method.isalpha():
+        if path[:1] != b"/" or b" " in path or not method.isalpha():
             raise ValueError("the method or the path cannot stand in a request line; nothing was sent")
         return head
 

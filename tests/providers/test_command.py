@@ -34,7 +34,8 @@ PLAIN = (*ENGINE, "--port", "${port}", "--model", "${alias}")
 
 def spec(*flags: str, **fields: Any) -> EngineSpec:
     """The fake engine as target "own/tiny"."""
-    return EngineSpec(**{"target": "own/tiny", "alias": "tiny", "command": PLAIN, "args": flags, **fields})
+    plain: dict[str, Any] = {"target": "own/tiny", "alias": "tiny", "command": PLAIN, "args": flags}
+    return EngineSpec(**plain | fields)
 
 
 class Bench:

@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -37,8 +38,7 @@ def value(item: object) -> bytes:
         return struct.pack("<If", F32, item)
     if isinstance(item, str):
         return struct.pack("<I", STRING) + text(item)
-    assert isinstance(item, list)
-    items: list[object] = item
+    items = cast("list[object]", item)
     first = items[0]
     kind = STRING if isinstance(first, str) else BOOL if isinstance(first, bool) else U32
     body = b"".join(text(each) if isinstance(each, str) else value(each)[4:] for each in items)

@@ -59,7 +59,8 @@ def ignore(_end: ProcessExit) -> None:
 
 def spec(source: Path, **fields: Any) -> EngineSpec:
     """As the model "org/small:1"."""
-    return EngineSpec(**{"target": "llama/small", "alias": "org/small:1", "source": source, "context": 512, **fields})
+    plain: dict[str, Any] = {"target": "llama/small", "alias": "org/small:1", "source": source, "context": 512}
+    return EngineSpec(**plain | fields)
 
 
 async def chat(engine: ProcessEngine, **body: Any) -> dict[str, Any]:
@@ -110,7 +111,7 @@ async def test_estimate_is_close_when_measured(warden: Warden, model: Path) -> N
     provider = LlamaCppProvider("llama", {}, warden)
     wanted = spec(model, context=2048)
     engine = await provider.load(wanted, ignore)
-    await chat(engine, messages=[{"role": "user", "content": "and " * 1500}])
+    await chat(engine, messages=[{"role": "user", "content": "and " * 150}])
     measured = psutil.Process(engine.pid).memory_full_info().pss
     await engine.stop()
     assert provider.estimate(wanted)["ram"] == pytest.approx(measured, rel=0.25)
@@ -171,7 +172,7 @@ async def test_failure_tells_the_cause_when_llama_cpp_refuses_the_file(warden: W
     """The header is in order, the model is not: the engine's own first error, its code, no folder."""
     path = written(tmp_path, gguf(LLAMA | {"general.architecture": "nonsense"}, TENSORS, DATA_BYTES))
     with pytest.raises(
-        LoadFailed, match="exited with code 1 before it was ready.*unknown model architecture"
+        LoadFailed, match=r"exited with code 1 before it was ready.*unknown model architecture"
     ) as caught:
         await LlamaCppProvider("llama", {}, warden).load(spec(path), ignore)
     assert caught.value.exit_code == 1
@@ -183,7 +184,7 @@ async def test_failure_tells_the_cause_when_llama_cpp_refuses_the_file(warden: W
 async def test_failure_names_the_setting_when_args_are_not_understood(warden: Warden, tmp_path: Path) -> None:
     """Flags are for llama-server; the embedded one takes settings."""
     path = written(tmp_path, gguf(LLAMA, TENSORS, DATA_BYTES))
-    with pytest.raises(LoadFailed, match="'--flash-attn' is no setting of the embedded llama.cpp; write name=value"):
+    with pytest.raises(LoadFailed, match=r"'--flash-attn' is no setting of the embedded llama\.cpp; write name=value"):
         await LlamaCppProvider("llama", {}, warden).load(spec(path, args=("--flash-attn",)), ignore)
 
 
