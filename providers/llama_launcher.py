@@ -67,7 +67,7 @@ def _set(p: Any, setting: str) -> None:
     present = getattr(p, name, None) if name.isidentifier() and not name.startswith("_") else None
     if not equals or not isinstance(present, bool | int | float | str):
         raise Unusable(
-            f"args: '{setting}' is no setting of the embedded llama.cpp; write name=value, as flash_attn_type=1"
+            f"args: '{setting}' is no setting of the embedded llama.cpp; write name=value, as pooling_type=1"
         )
     try:
         value = text in ("1", "true") if isinstance(present, bool) else type(present)(text)

@@ -135,7 +135,7 @@ class Child:
     @property
     def exit_code(self) -> int | None:
         """None while its root process runs; negative: minus the signal's number."""
-        return self._exited.result() if self._exited.done() else None
+        return self._exited.result() if self._exited.done() and not self._exited.cancelled() else None
 
     def log_lines(self) -> tuple[str, ...]:
         """The last lines it printed, oldest first."""
@@ -196,6 +196,8 @@ class Child:
 
     def _on_exit(self) -> None:
         """The root process has ended: take its last words and the rest of its group, then reap it."""
+        if self._exited.done():  # abandoned, and reaped already
+            return
         self._signal(signal.SIGKILL)  # before reaping: until then nobody else can have this group's number
         for _ in range(_LAST_WORDS_READS):
             if not self._read():
@@ -219,6 +221,7 @@ class Child:
         """The loop is being torn down under us: no more waiting, but no engine left either."""
         if not self._exited.done():
             self._signal(signal.SIGKILL)
+            self._exited.cancel()
             self._loop.remove_reader(self._output)
             os.close(self._output)
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -85,22 +85,32 @@ def find_marked(entry: bytes, roots: Collection[int] = ()) -> set[int]:
     return found - {os.getpid()}
 
 
-def _kill(pid: int, entry: bytes, family: Collection[int]) -> int | None:
-    """SIGKILL; returns a pidfd to wait on, or None where there is nothing (more) to wait for."""
-    if not hasattr(os, "pidfd_open"):
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
-        return None
+def _pin(pid: int, entry: bytes, family: Collection[int]) -> int | None:
+    """A pidfd of it; None when it is gone, or its number is somebody else's by now."""
     try:
         fd = os.pidfd_open(pid)
     except OSError:
         return None
     if _carries(pid, entry) or _parent(pid) in family:
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(fd, signal.SIGKILL)
-            return fd
+        return fd
     os.close(fd)
     return None
+
+
+def _kill(found: Collection[int], entry: bytes, bound_s: float) -> None:
+    """SIGKILL to all of them, and wait until they have ended."""
+    if not hasattr(os, "pidfd_open"):
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_SECOND_LOOK_S)
+        return
+    # All are pinned before the first is killed: with its parent gone, a descendant would no longer look like one.
+    pinned = [fd for pid in found if (fd := _pin(pid, entry, found)) is not None]
+    for fd in pinned:
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+    _await_gone(pinned, bound_s)
 
 
 def _await_gone(fds: Collection[int], bound_s: float) -> None:
@@ -132,7 +142,7 @@ def kill_marked(entry: bytes, *, bound_s: float, quiet_scans: int = 1) -> set[in
             return found
         if found:
             quiet = 0
-            _await_gone([fd for pid in found if (fd := _kill(pid, entry, found)) is not None], min(left_s, 1.0))
+            _kill(found, entry, min(left_s, 1.0))
             continue
         quiet += 1
         if quiet >= quiet_scans:

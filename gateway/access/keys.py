@@ -6,7 +6,7 @@ Without any key configured everybody is the local operator; the server then bind
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import msgspec
 
@@ -21,37 +21,45 @@ class Principal(msgspec.Struct, frozen=True):
     admin: bool
 
 
-_LOCAL = Principal("local", admin=True)
-
-
 class Keys:
-    """Looks a key up in constant work: one digest, one dictionary."""
+    """Looks a key up in constant work: one digest, one dictionary.
 
-    def __init__(self, api_keys: Iterable[Secret], admin_keys: Iterable[Secret]) -> None:
+    Args:
+        api_keys: none: anybody may ask.
+        admin_keys: none: whoever may ask may also administrate.
+    """
+
+    def __init__(self, api_keys: Sequence[Secret], admin_keys: Sequence[Secret]) -> None:
         self._principals: dict[bytes, Principal] = {}
         for number, secret in enumerate(api_keys, 1):
-            self._principals[_digest(secret.reveal())] = Principal(f"key-{number}", admin=False)
+            self._principals[_digest(secret.reveal())] = Principal(f"key-{number}", admin=not admin_keys)
         for number, secret in enumerate(admin_keys, 1):
             self._principals[_digest(secret.reveal())] = Principal(f"admin-{number}", admin=True)
+        self._anybody = None if api_keys else Principal("local", admin=not admin_keys)
         self.needed = bool(self._principals)
 
     def principal(self, key: str | None) -> Principal:
         """Raises: Unauthenticated."""
-        if not self.needed:
-            return _LOCAL
-        if key is None:
-            raise Unauthenticated("No API key: send it as 'Authorization: Bearer <key>'")
-        principal = self._principals.get(_digest(key))
+        known = self._principals.get(_digest(key)) if key is not None and self.needed else None
+        principal = known or self._anybody
         if principal is None:
-            raise Unauthenticated("This API key is not known here")
+            raise _unauthenticated(key)
         return principal
 
     def admin(self, key: str | None) -> Principal:
         """Raises: Unauthenticated, Forbidden."""
         principal = self.principal(key)
-        if not principal.admin:
-            raise Forbidden("This needs an admin key (server.admin_keys)")
-        return principal
+        if principal.admin:
+            return principal
+        if principal is self._anybody:
+            raise _unauthenticated(key)
+        raise Forbidden("This needs an admin key (server.admin_keys)")
+
+
+def _unauthenticated(key: str | None) -> Unauthenticated:
+    if key is None:
+        return Unauthenticated("No API key: send it as 'Authorization: Bearer <key>'")
+    return Unauthenticated("This API key is not known here")
 
 
 def _digest(key: str) -> bytes:

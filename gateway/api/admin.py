@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from gateway.routing.catalog import Catalog
 from gateway.routing.resolve import resolve
 
 Action = Callable[[str], Awaitable[None]]
+_SEQ = re.compile(r"[0-9]{1,15}")
 
 
 def target_of(catalog: Catalog, residency: ResidencyManager, name: str) -> str:
@@ -29,7 +31,7 @@ def target_of(catalog: Catalog, residency: ResidencyManager, name: str) -> str:
 
 def snapshot(catalog: Catalog, residency: ResidencyManager) -> Mapping[str, Any]:
     """Devices, residents and queue, as the operator's surface fixes them."""
-    names = {target.key: model.name for model in catalog.models for target in model.targets[:1]}
+    names = {target: model.name for target, model in catalog.by_target.items()}
     committed = residency.committed_bytes()
     residents = [
         msgspec.structs.asdict(resident) | {"model": names.get(resident.target, resident.target)}
@@ -99,7 +101,7 @@ def admin_routes(catalog: Catalog, residency: ResidencyManager, patience_s: floa
     @get("/admin/events")
     async def follow_events(request: Request[Any, Any, Any], after: int | None = None) -> Stream:
         last = request.headers.get("last-event-id", "")
-        seq = int(last) if last.isdigit() else after or 0
+        seq = int(last) if _SEQ.fullmatch(last) else after or 0
         return Stream(
             event_lines(residency, seq), media_type="text/event-stream", headers={"cache-control": "no-cache"}
         )

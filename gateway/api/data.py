@@ -39,7 +39,8 @@ class DataRoutes:
         self._keys = keys
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
-        self._keepalive_s = None if math.isinf(keepalive_s) else keepalive_s
+        # 0 would be a comment in every turn of the loop; who writes it means none
+        self._keepalive_s = keepalive_s if 0 < keepalive_s < math.inf else None
 
     async def handle(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """One exchange, from its header fields to its last byte."""
@@ -71,7 +72,9 @@ class DataRoutes:
             client.left = True
             return
         seen = peek(body)
-        path = scope.get("raw_path") or scope["path"].encode()
+        path, query = scope["path"].encode(), scope["query_string"]
+        if query:
+            path += b"?" + query
         await self._pipeline.serve(Call(principal, path, headers, body, seen.model, seen.stream), client)
 
     async def _body(self, headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes | None:
@@ -96,6 +99,7 @@ class DataRoutes:
 
     async def _tell(self, error: Exception, client: Client, receive: Receive) -> None:
         """Three cases: 1 nothing was said yet, 2 a stream has begun, 3 a plain answer was broken off: cut the connection."""
+        await client.hush()
         told = tell(error)
         if told.status >= 500:
             # of an error that is not ours the caller learns nothing, so the log must hold all

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from litestar.utils.path import normalize_path
+
 from gateway.access.keys import Keys
 from gateway.errors import Forbidden
 from gateway.proxy.client import Receive, Send
@@ -50,7 +52,8 @@ class Edge:
         request_id = asked if asked and _ID.fullmatch(asked) else self._prefix + b"%x" % next(self._numbers)
         fields = [(b"x-request-id", request_id)]
         scope.setdefault("state", {})["fields"] = fields
-        path = scope["path"]
+        # as the router will read it: what is checked here must be what is served there, also for //admin and /admin/
+        path = scope["path"] = normalize_path(scope["path"])
         if path in self._data_paths:
             await self._inner(scope, receive, send)
             return
@@ -91,8 +94,15 @@ def _refuse_other_sites(headers: list[tuple[bytes, bytes]]) -> None:
     """
     host = first(headers, b"host") or b""
     origin = first(headers, b"origin")
-    names = [urlsplit(f"//{host.decode('latin-1')}").hostname]
+    names = [_hostname(b"//" + host)]
     if origin is not None:
-        names.append(urlsplit(origin.decode("latin-1")).hostname)
+        names.append(_hostname(origin))
     if any(name not in _LOOPBACK_NAMES for name in names):
         raise Forbidden("Without admin_keys the admin routes answer only this machine's own programs")
+
+
+def _hostname(url: bytes) -> str | None:
+    try:
+        return urlsplit(url.decode("latin-1")).hostname
+    except ValueError:  # a bracket that is not closed
+        return None

@@ -85,6 +85,8 @@ def tell(error: Exception) -> Told:
         headers.append((b"retry-after", b"%d" % math.ceil(retry_after_s)))
     if not row.retry:
         headers.append((b"x-should-retry", b"false"))
+    if isinstance(error, ours.MethodNotAllowed):
+        headers.append((b"allow", b"POST"))  # raised by the data routes only; RFC 9110 §15.5.6 demands the field
     if row.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     return Told(row.status, headers, {"error": fields})

@@ -162,6 +162,12 @@ class Client:
 
     # ------------------------------------------------------------ silence
 
+    async def hush(self) -> None:
+        """No comments from now on. Returns when one that is under way is out, so that `started` is settled."""
+        self._keepalive_s = None
+        if self._busy is not None:
+            await asyncio.wait([self._busy])
+
     def _look_for_silence(self) -> None:
         keepalive_s = self._keepalive_s
         if self.ended or keepalive_s is None:

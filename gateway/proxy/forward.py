@@ -19,6 +19,7 @@ from .sse import is_event_stream
 # middle is a 502 and not a cut connection. Longer ones pass through piece by piece.
 HELD_MAX_BYTES = 1 << 20
 _NO_BODY = frozenset((204, 304))
+_STATUS_MAX = 599  # RFC 9110 §15
 
 SendUpstream = Callable[[Request], Awaitable[Response]]
 
@@ -30,9 +31,13 @@ async def forward(send: SendUpstream, request: Request, client: Client, source: 
     """
     response = await send(request)
     try:
+        if response.status > _STATUS_MAX:
+            raise UpstreamBroke(f"{source} answered with a status that is none: {response.status}", source=source)
         if is_event_stream(first(response.headers, b"content-type")) and response.status == 200:
             await _stream(response, client, source)
-        elif client.started:
+            return
+        await client.hush()  # what follows is no event stream
+        if client.started:
             await _refuse_in_stream(response, source)
         else:
             await _plain(response, client)
@@ -54,7 +59,11 @@ async def _stream(response: Response, client: Client, source: str) -> None:
         opened = True
         return begin(data)
 
-    await response.pump(sink)
+    try:
+        await response.pump(sink)
+    except UpstreamBroke:
+        if not client.done:  # many servers cut the connection after their last word instead of ending the body
+            raise
     if not client.done:
         raise UpstreamBroke(
             "the stream ended before it was finished", source=source, nothing_received=not client.committed

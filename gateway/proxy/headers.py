@@ -47,6 +47,8 @@ _NOT_TO_CALLER = frozenset(
         b"access-control-allow-origin",
         b"access-control-expose-headers",
         b"access-control-max-age",
+        b"alt-svc",
+        b"strict-transport-security",
     )
 )
 # Proxies in front of us must not collect a stream: nginx heeds the second field, caches the first.
@@ -60,7 +62,14 @@ def to_upstream(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 def to_caller(headers: Headers) -> list[tuple[bytes, bytes]]:
     """The upstream's fields that the caller may see, without its length."""
-    return [field for field in headers if field[0] not in _NOT_TO_CALLER]
+    named: list[bytes] = []
+    passed: list[tuple[bytes, bytes]] = []
+    for field in headers:
+        if field[0] not in _NOT_TO_CALLER:
+            passed.append(field)
+        elif field[0] == b"connection":
+            named += [name.strip() for name in field[1].lower().split(b",")]
+    return [field for field in passed if field[0] not in named] if named else passed
 
 
 def first(headers: Headers, name: bytes) -> bytes | None:
@@ -77,7 +86,7 @@ def bearer(headers: Headers) -> str | None:
         if key == b"authorization":
             scheme, _, token = value.partition(b" ")
             if scheme.lower() == b"bearer" and token.strip():
-                return token.strip().decode("latin-1")
+                return token.strip().decode("utf-8", "surrogateescape")
         elif key == b"x-api-key" and value.strip():
-            return value.strip().decode("latin-1")
+            return value.strip().decode("utf-8", "surrogateescape")
     return None

@@ -152,6 +152,23 @@ async def test_early_answer_counts_when_the_upload_is_not_done() -> None:
         await it.works()
 
 
+async def test_early_answer_ends_with_the_connection_when_the_upload_is_not_done() -> None:
+    """The end of the upstream's side is seen although ours still has bytes to write."""
+
+    async def refuse(exchange: Exchange) -> None:
+        exchange.pause_reading()
+        await exchange.write(b"HTTP/1.1 413 Too Large\r\n\r\nno")
+        exchange.connection.transport.write_eof()
+        await asyncio.Event().wait()
+
+    async with connected() as it:
+        it.upstream.queue_handler(refuse)
+        response = await it.endpoint.send(request(bytes(32 * MIB), idle_s=2.0))
+        assert (response.status, await response.read(10)) == (413, b"no")
+        response.close()
+        assert (it.endpoint.in_flight, it.endpoint.idle) == (0, 0)
+
+
 async def test_upload_arrives_whole_when_the_upstream_reads_slowly() -> None:
     """5 MB, taken in steps."""
     body = random.Random(5).randbytes(5 * MIB)
@@ -194,6 +211,17 @@ async def test_body_times_out_when_nothing_more_comes(pumped: bool) -> None:
         with pytest.raises(UpstreamTimeout, match="nothing more"):
             await (response.pump(nowhere) if pumped else response.read(100))
         await it.upstream.until(lambda: it.upstream.aborted == 1)
+        response.close()
+
+
+async def test_limit_for_the_head_is_over_when_the_head_is_in() -> None:
+    """`first_byte_s` does not cut an answer whose body takes longer."""
+    gate = asyncio.Event()
+    async with connected() as it:
+        it.upstream.queue(OK + b"content-length: 2\r\n\r\n", gate, b"hi")
+        response = await it.endpoint.send(request(first_byte_s=0.05, idle_s=None))
+        asyncio.get_running_loop().call_later(0.2, gate.set)
+        assert await response.read(2) == b"hi"
         response.close()
 
 

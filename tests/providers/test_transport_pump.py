@@ -120,6 +120,25 @@ async def test_unread_answer_holds_little_when_nobody_takes_it() -> None:
         assert sum(sizes) == flood.total_bytes
 
 
+async def test_connection_serves_the_next_request_when_the_sink_waited_for_the_last_piece() -> None:
+    """Reading was paused for the client and goes on for the next answer."""
+
+    async def sink(piece: bytes) -> None:
+        await asyncio.sleep(0)
+
+    gate = asyncio.Event()
+    async with connected() as it:
+        it.upstream.queue(CHUNKED, gate, chunk(b"last") + b"0\r\n\r\n")
+        response = await it.endpoint.send(request())
+        pumping = asyncio.ensure_future(response.pump(sink))
+        await asyncio.sleep(0)
+        gate.set()
+        await pumping
+        response.close()
+        await it.works()
+        assert it.upstream.connections == 1
+
+
 @pytest.mark.parametrize("waits", [False, True])
 async def test_pump_raises_what_the_sink_raises_when_it_fails(waits: bool) -> None:
     """In the read event or after a wait: the error comes out of `pump`, and the upstream is cut."""

@@ -88,15 +88,15 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class Flood:
-    """An answer far larger than all buffers between; knows when it can write no further."""
+    """An answer far larger than all buffers between; knows when nobody takes any more of it."""
 
     def __init__(self, total_bytes: int = 64 * MIB) -> None:
         self.total_bytes = total_bytes
         self.written_bytes = 0
-        self.exchange: Exchange | None = None
+        self._seen_bytes = 0
+        self._still = 0
 
     async def __call__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
         await exchange.body()
         await exchange.write(OK + b"content-length: %d\r\n\r\n" % self.total_bytes)
         while self.written_bytes < self.total_bytes:
@@ -104,7 +104,10 @@ class Flood:
             await exchange.write(bytes(64 * 1024))
 
     def stalled(self) -> bool:
-        return self.exchange is not None and not self.exchange.connection.writable.is_set()
+        """For `until`: between many looks, each at least a turn of the loop, nothing went out any more."""
+        self._still = self._still + 1 if 0 < self.written_bytes == self._seen_bytes else 0
+        self._seen_bytes = self.written_bytes
+        return self._still >= 20 and self.written_bytes < self.total_bytes
 
 
 async def nowhere(piece: bytes) -> None:

@@ -92,7 +92,7 @@ class ResidencyMachine(RuleBasedStateMachine):
         self.world = self._world(queue_max, min_residency_s)
         self.ends_by_shutdown = ends_by_shutdown
         for number, (footprint, idle_s, pin) in enumerate(models):
-            self.world.feed(events.Describe(f"m{number}", footprint, "declared", idle_s, pin == 0))
+            self.world.feed(events.Describe(f"m{number}", footprint, "declared", idle_s, pin == 9))
 
     # ------------------------------------------------------------ what there is
 

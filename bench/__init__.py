@@ -1,0 +1,1 @@
+"""Repeatable measurements of what Roundhouse costs, beside what stands in for it. See README.md."""

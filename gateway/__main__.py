@@ -1,0 +1,31 @@
+"""`roundhouse` and `python -m gateway`: the command line's entry, and the one place that turns its end into an exit code."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import click
+
+from gateway.cli.commands import roundhouse
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def main() -> None:
+    """Run the command in sys.argv and exit: 0 done, 1 refused, 2 wrong usage or configuration, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name the terminal cannot show must not end the command
+    try:
+        code = roundhouse.main(prog_name="roundhouse", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
