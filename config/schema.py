@@ -279,7 +279,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     host: Annotated[str, _PLAIN] = "127.0.0.1"  # loopback: nobody else may spend this machine's memory unless asked for
     port: Annotated[int, _whole(0, 65535)] = 8080  # llama-server's port, so its clients find us; 0: any free port
     api_keys: Annotated[tuple[Secret, ...], _SECRETS] = ()  # none: anyone on this machine; demanded for other hosts
-    admin_keys: Annotated[tuple[Secret, ...], _SECRETS] = ()  # none: who may ask may also administrate
+    admin_keys: Annotated[tuple[Secret, ...], _SECRETS] = ()  # none, with api_keys set: nobody administrates over HTTP
     # Long contexts with pictures inline come to tens of MB; a body is held in memory while its model loads.
     max_body_bytes: Annotated[int, _SIZE_FORM] = 64 * 1024**2
     # Empty here; `load` always puts an absolute path: the key, the environment, or the XDG base directory.
@@ -320,7 +320,7 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     env: Annotated[Mapping[str, Secret], _ENVIRONMENT] = {}  # added to the engine's environment; may be tokens
     health: Annotated[str, _URL_PATH] = "/health"  # what llama-server and vLLM both answer when ready
     binary: Annotated[str, _TEXT] = ""  # llama_cpp: the operator's llama-server; empty: the embedded one
-    models: Annotated[tuple[str, ...], _STRINGS] = ()  # upstream names on offer; empty: ask the upstream
+    models: Annotated[tuple[str, ...], _STRINGS] = ()  # upstream names offered as NAME/model
     device: Annotated[str, _DEVICE] = "ram"  # for models that name none
     connect_timeout_s: Annotated[float, _LIMIT] = 5.0  # three SYN retries (1, 3, 7 s) would outlast a caller's interest
     first_byte_s: Annotated[float, _LIMIT] = 600.0  # a long prompt on a slow machine is silent for minutes

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -55,7 +55,7 @@ class Gateway(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def gateway(config: Config) -> AsyncIterator[Gateway]:
+async def gateway(config: Config) -> AsyncGenerator[Gateway, None]:
     """Everything built; on leaving, every engine is stopped and every connection closed.
 
     Raises: ConfigError: a name is given twice.
@@ -68,9 +68,11 @@ async def gateway(config: Config) -> AsyncIterator[Gateway]:
     measurer = Measurer()
     footprints = Footprints(config.server.state_dir / "footprints.json")
     await footprints.open()
+    reading = await measurer.measure()
+    footprints.totals = {device: seen.total_bytes for device, seen in reading.devices.items()}
     residency = ResidencyManager(
         assembly.managed_of(config, models, providers),
-        budgets(await measurer.measure(), config.memory),
+        budgets(reading, config.memory),
         measurer=measurer,
         footprints=footprints,
         queue_max=config.residency.queue_max,
@@ -145,9 +147,12 @@ def _error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     return Response(told.body(), status_code=told.status, headers=headers, media_type="application/json")
 
 
-def _http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     body = msgspec.json.encode(tell_http(error.status_code, error.detail))
-    return Response(body, status_code=error.status_code, media_type="application/json")
+    headers = {name: value for name, value in (error.headers or {}).items() if name == "allow"}
+    if request.scope["path"] in DATA_PATHS:  # refused before its handler, which would have added them
+        headers |= {name.decode(): value.decode() for name, value in request.scope["state"]["fields"]}
+    return Response(body, status_code=error.status_code, media_type="application/json", headers=headers)
 
 
 async def _preload(config: Config, residency: ResidencyManager) -> None:

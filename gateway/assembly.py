@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from providers.fetch import EMBEDDED, source_path
@@ -123,17 +123,29 @@ def catalog_of(config: Config, models: Mapping[str, ModelConfig], created: int) 
     """What may be asked for. Raises: ConfigError: a name is given twice."""
     try:
         return Catalog(
-            Model(
-                name,
-                tuple(_target(config, key) for key in model.targets),
-                model.aliases,
-                model.context,
-                created,
-            )
-            for name, model in models.items()
+            [
+                *(
+                    Model(
+                        name,
+                        tuple(_target(config, key) for key in model.targets),
+                        model.aliases,
+                        model.context,
+                        created,
+                    )
+                    for name, model in models.items()
+                ),
+                *(Model(key, (_target(config, key),), created=created) for key in _offered(config, models)),
+            ]
         )
     except ValueError as error:
         raise ConfigError(config.path or Path("the models folder"), "models", f"unique names; {error}", "") from None
+
+
+def _offered(config: Config, models: Mapping[str, ModelConfig]) -> Iterator[str]:
+    """`provider/model` for each name that a remote provider is configured to offer, unless a model has that name."""
+    for name, provider in config.providers.items():
+        if provider.kind not in ENGINE_KINDS:
+            yield from (key for key in (f"{name}/{model}" for model in provider.models) if key not in models)
 
 
 def _target(config: Config, key: str) -> Target:

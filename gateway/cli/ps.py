@@ -18,8 +18,8 @@ from .remote import Remote
 from .words import bar, footprint_text, printable, seconds_text, size_text
 
 EVERY_S = 1.0  # a reading costs the gateway well under a millisecond; a person sees no more than this
-_BAR_COLUMNS = 30
-_ASCII, _BLOCKS = "#.x", "█░▒"
+_BAR_COLUMNS = 20  # with the figures it fits 80 columns
+_ASCII, _BLOCKS = "#.x", "█░▒"  # committed, free, strangers
 
 
 @click.command()
@@ -29,23 +29,26 @@ _ASCII, _BLOCKS = "#.x", "█░▒"
 def ps(as_json: bool, watch: bool, url: str | None, config_path: Path | None) -> None:
     """Show what is in memory, who waits for room, and what is broken.
 
-    Each device's bar: committed to models, free within the budget, held by other programs. SIZE says where it is known
-    from: learned (measured at an earlier load), declared (your word), or estimated (from the weights). LEASES counts
-    the requests that hold a model now; only without any can it be evicted at once.
+    A device's bar shows what is committed to models, what is free of the budget, and what strangers (other programs)
+    hold. SIZE says how it is known: learned (measured at an earlier load), declared (your word), or estimated (from the
+    weights). LEASES counts the requests that hold a model now: only without any is it evicted at once.
     """
     with gateway_at(url, config_path) as gateway:
         if as_json:
             for body in _readings(gateway, watch=watch):
                 click.echo(body)
-        elif watch and (console := show.console()).is_terminal:
+            return
+        console, shades = show.console(), _BLOCKS if show.draws_blocks() else _ASCII
+        pages = (_page(gateway.decoded(body, Residency), shades) for body in _readings(gateway, watch=watch))
+        if watch and console.is_terminal:
             with Live(console=console, auto_refresh=False) as live:
-                for body in _readings(gateway, watch=True):
-                    live.update(_page(gateway.decoded(body, Residency)), refresh=True)
+                for page in pages:
+                    live.update(page, refresh=True)
         else:
-            for number, body in enumerate(_readings(gateway, watch=watch)):
+            for number, page in enumerate(pages):
                 if number:
                     click.echo()
-                show.put(_page(gateway.decoded(body, Residency)))
+                show.put(page)
 
 
 def _readings(gateway: Remote, *, watch: bool) -> Iterator[bytes]:
@@ -55,9 +58,10 @@ def _readings(gateway: Remote, *, watch: bool) -> Iterator[bytes]:
         yield gateway.get("/admin/residency")
 
 
-def _page(residency: Residency) -> RenderableType:
-    parts: list[RenderableType] = [_device_line(name, device) for name, device in residency.devices.items()]
-    parts.append(Text())
+def _page(residency: Residency, shades: str) -> RenderableType:
+    columns = ("DEVICE", "", ">COMMITTED", ">BUDGET", ">MEASURED", ">STRANGERS")
+    rows = (_device_row(name, device, shades) for name, device in residency.devices.items())
+    parts: list[RenderableType] = [show.table(columns, rows), Text()]
     if residency.residents:
         columns = ("MODEL", "PHASE", "SIZE", ">LEASES", ">IDLE", ">RESIDENT", "PINNED", "WHY")
         parts.append(show.table(columns, map(_resident_row, residency.residents)))
@@ -74,21 +78,15 @@ def _page(residency: Residency) -> RenderableType:
     return Group(*parts)
 
 
-def _device_line(name: str, device: Device) -> Text:
-    committed, free, strangers = _BLOCKS if show.draws_blocks() else _ASCII
-    drawn = bar(
-        {
-            committed: device.committed_bytes,
-            strangers: device.strangers_bytes,
-            free: max(0, device.budget_bytes - device.committed_bytes),
-        },
-        _BAR_COLUMNS,
-    )
-    words = (
-        f"committed {size_text(device.committed_bytes)} of {size_text(device.budget_bytes)} budget, "
-        f"measured {size_text(device.measured_bytes)}, others hold {size_text(device.strangers_bytes)}"
-    )
-    return Text(f"{printable(name):<5} [{drawn}] {words}")
+def _device_row(name: str, device: Device, shades: str) -> tuple[str, ...]:
+    committed, free, strangers = shades
+    parts = {
+        committed: device.committed_bytes,
+        free: max(0, device.budget_bytes - device.committed_bytes),
+        strangers: device.strangers_bytes,
+    }
+    sizes = (device.committed_bytes, device.budget_bytes, device.measured_bytes, device.strangers_bytes)
+    return (name, bar(parts, _BAR_COLUMNS), *map(size_text, sizes))
 
 
 def _resident_row(resident: Resident) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ The law: not on a terminal there are no colours, no cursor movements, no cut or 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 import click
@@ -17,6 +17,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TransferSpeedColumn,
@@ -67,7 +68,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 @contextmanager
-def waiting(what: str, expected_s: float | None) -> Iterator[None]:
+def waiting(what: str, expected_s: float | None) -> Generator[None]:
     """A spinner with the time so far on stderr while the block runs; nothing where stderr is no terminal."""
     expected = "" if expected_s is None else f"of about {seconds_text(expected_s)}"
     with _progress(TimeElapsedColumn(), TextColumn("{task.fields[expected]}", markup=False)) as progress:
@@ -76,20 +77,20 @@ def waiting(what: str, expected_s: float | None) -> Iterator[None]:
 
 
 @contextmanager
-def fetching() -> Iterator[Callable[[str, int, int], None]]:
+def fetching() -> Generator[Callable[[str, int, int], None]]:
     """A bar on stderr for (stage, bytes done, bytes in all or 0); where stderr is no terminal, one line for each stage."""
     with _progress(BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn()) as progress:
-        stages: dict[str, int] = {}
+        stages: dict[str, TaskID] = {}
 
         def tell(stage: str, done: int, total: int) -> None:
             if stage not in stages:
                 for former in stages.values():
                     progress.remove_task(former)
-                if progress.disable:
-                    click.echo(f"{stage} …" if stage != "done" else stage, err=True)
                 stages.clear()
-                stages[stage] = progress.add_task(stage)
-            progress.update(stages[stage], completed=done, total=total or None)  # pyright: ignore[reportArgumentType] - see below
+                stages[stage] = progress.add_task(stage, total=None)
+                if progress.disable:
+                    click.echo(stage, err=True)
+            progress.update(stages[stage], completed=done, total=total or None)
 
         yield tell
 

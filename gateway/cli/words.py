@@ -49,15 +49,11 @@ def _escaped(char: str) -> str:
 
 
 def bar(parts: Mapping[str, int], width: int) -> str:
-    """`width` characters shared out by size: {"#": 3, ".": 1} and 8 give ######.. ; what is not nothing gets at least one.
-
-    The last part takes what rounding leaves over.
-    """
-    total = sum(max(0, size) for size in parts.values())
+    """`width` characters shared out by size: {"#": 3, ".": 1} and 8 give ######.. ; what is not nothing gets at least one."""
+    total = sum(parts.values())
     if total == 0:
-        return list(parts)[-1] * width
-    cells = {char: max(1, round(size * width / total)) if size > 0 else 0 for char, size in parts.items()}
-    while (over := sum(cells.values()) - width) != 0:
-        widest = max(cells, key=lambda char: cells[char])
-        cells[widest] -= 1 if over > 0 else over
+        return " " * width
+    cells = {char: max(1, round(size * width / total)) if size else 0 for char, size in parts.items()}
+    widest = max(cells, key=lambda char: cells[char])
+    cells[widest] += width - sum(cells.values())
     return "".join(char * count for char, count in cells.items())

@@ -6,6 +6,7 @@ error. An event stream that ends without `[DONE]` is an error, never a finished 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from providers.contract import Request, Response
@@ -18,6 +19,9 @@ from .sse import is_event_stream
 # An answer of this size or less is read whole before its first byte is handed on, so that an upstream breaking off in the
 # middle is a 502 and not a cut connection. Longer ones pass through piece by piece.
 HELD_MAX_BYTES = 1 << 20
+# After `[DONE]` the upstream may end its body for so long, which keeps its connection; one that does not is not waited for.
+DONE_LINGER_S = 1.0
+LAST_WORD_BYTES = 12
 _NO_BODY = frozenset((204, 304))
 _STATUS_MAX = 599  # RFC 9110 §15
 
@@ -52,8 +56,14 @@ async def _stream(response: Response, client: Client, source: str) -> None:
         await client.start_stream(to_caller(response.headers))
         await client.write(data)
 
+    def close_if_done() -> None:
+        if client.done:
+            response.close()
+
     def sink(data: bytes) -> Awaitable[None]:
         nonlocal opened
+        if data[-LAST_WORD_BYTES:].rstrip().endswith(b"[DONE]"):
+            asyncio.get_running_loop().call_later(DONE_LINGER_S, close_if_done)
         if opened:
             return client.write(data)
         opened = True
@@ -62,7 +72,7 @@ async def _stream(response: Response, client: Client, source: str) -> None:
     try:
         await response.pump(sink)
     except UpstreamBroke:
-        if not client.done:  # many servers cut the connection after their last word instead of ending the body
+        if not client.done:  # others cut the connection after their last word, or were not waited for
             raise
     if not client.done:
         raise UpstreamBroke(

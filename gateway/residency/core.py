@@ -284,10 +284,10 @@ class Residency:
             if found.refusal is not None:
                 retry_after_s = self._retry_after_s(found.target, found.refusal, now_s)
                 self._reject_all(found.target, found.refusal, found.detail, retry_after_s, out)
-            elif found.outcome == "fits":
-                self._start_load(found.target, Why.REQUESTED, now_s, out)
-            elif found.outcome == "evicts":
+            if found.victims:
                 self._evict(found, now_s, out)
+            if found.starts:
+                self._start_load(found.target, Why.REQUESTED, now_s, out)
 
     def _evict(self, found: Finding, now_s: float, out: list[Decision]) -> None:
         known = self._state.known[found.target]

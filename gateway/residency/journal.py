@@ -1,6 +1,6 @@
 """What residency has decided and seen, in words, newest last: for `/admin/events`, the log and the metrics.
 
-A bounded ring. A subscriber who is too slow loses the oldest entries and is told how many; it never holds anybody up.
+A bounded ring. A subscriber who is too slow loses the oldest entries, seen by the gap in `seq`; it never holds anybody up.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Journal:
         self._wall_clock = wall_clock
         self._ring: deque[Happening] = deque(maxlen=KEPT)
         self._seq = 0
-        self._queues: set[asyncio.Queue[Happening]] = set()
+        self._queues: set[asyncio.Queue[Happening | None]] = set()
+        self._closed = False
         self.listeners: list[Listener] = []
 
     def note(
@@ -86,6 +87,14 @@ class Journal:
         self._ring.append(happening)
         for listener in self.listeners:
             listener(happening)
+        self._tell(happening)
+
+    def close(self) -> None:
+        """Nothing more will happen: whoever follows comes to the end, so that nobody keeps a server from ending."""
+        self._closed = True
+        self._tell(None)
+
+    def _tell(self, happening: Happening | None) -> None:
         for queue in self._queues:
             if queue.full():
                 queue.get_nowait()
@@ -96,17 +105,20 @@ class Journal:
         return [happening for happening in self._ring if happening.seq > seq]
 
     async def follow(self, seq: int) -> AsyncIterator[Happening]:
-        """First what is kept after `seq`, then everything as it happens, for ever. Ending the iteration unsubscribes."""
-        queue: asyncio.Queue[Happening] = asyncio.Queue(QUEUED)
+        """First what is kept after `seq`, then everything as it happens, until `close`. Ending the iteration unsubscribes.
+
+        A number not reached yet is a former run's: all that is kept follows.
+        """
+        queue: asyncio.Queue[Happening | None] = asyncio.Queue(QUEUED)
         self._queues.add(queue)
         try:
-            last = seq
-            for happening in self.since(seq):
+            last = seq if seq <= self._seq else 0
+            for happening in self.since(last):
                 last = happening.seq
                 yield happening
-            while True:
+            while not (self._closed and queue.empty()):
                 happening = await queue.get()
-                if happening.seq > last:
+                if happening is not None and happening.seq > last:
                     last = happening.seq
                     yield happening
         finally:

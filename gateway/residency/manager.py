@@ -37,6 +37,8 @@ log = logging.getLogger("roundhouse.residency")
 # After a stop, how long the next start waits at most for the memory to be seen free. Ollama allows 5 s for the same wait and
 # notes 0.5–1.5 s as typical for GPU drivers.
 MEMORY_BACK_S = 5.0
+# RAM is given back before a process's end is told, so not seeing it means that somebody else took it: no reason to wait long.
+RAM_BACK_S = 0.25
 # What a stop may take beyond the engine's own limit before we give up waiting for it: TERM, KILL and a sweep of /proc.
 STOP_GRACE_S = 10.0
 
@@ -321,10 +323,11 @@ class ResidencyManager:
         target, epoch = decision.target, decision.epoch
         managed = self.managed[target]
         exits: list[ProcessExit] = []
+        engine: Engine | None = None
 
         def ended(report: ProcessExit) -> None:
             exits.append(report)
-            if target in self.engines and not report.asked:
+            if engine is not None and self.engines.get(target) is engine and not report.asked:
                 self._died(target, epoch, report)
 
         started_s = self.clock()
@@ -332,6 +335,10 @@ class ResidencyManager:
             engine = await managed.loader.load(managed.spec, ended)
         except LoadFailed as error:
             self._load_failed(target, epoch, error)
+        except asyncio.CancelledError:
+            if target not in self._loads:  # `_unload` cancelled it and waits for its end
+                raise
+            self._load_failed(target, epoch, LoadFailed("the loader gave up by itself", source="gateway"))
         except Exception as error:
             log.exception("loading %s failed in an unforeseen way", target)
             self._load_failed(target, epoch, LoadFailed(f"the loader failed: {type(error).__name__}", source="gateway"))
@@ -375,11 +382,13 @@ class ResidencyManager:
                 await asyncio.wait([load])
                 engine = self.engines.pop(target, None)  # it may have come up in the moment it was stopped
             if engine is not None:
-                freed = await self.measurer.before_stop(engine.pid)
-                async with asyncio.timeout(engine.spec.stop_timeout_s + STOP_GRACE_S):
-                    await engine.stop()
-                if not await self.measurer.wait_back(freed, MEMORY_BACK_S):
-                    log.warning("%s is gone, but its memory was not seen to come back in %s s", target, MEMORY_BACK_S)
+                try:
+                    freed = await self.measurer.before_stop(engine.pid)
+                finally:
+                    await _stop(engine)
+                bound_s = RAM_BACK_S if set(freed.private) <= {"ram"} else MEMORY_BACK_S
+                if not await self.measurer.wait_back(freed, bound_s):
+                    log.info("%s is gone, but its memory was not seen to come back in %s s", target, bound_s)
         except Exception:  # named boundary: without Gone, its bytes would stay committed for ever
             log.exception("stopping %s failed", target)
         finally:
@@ -443,6 +452,8 @@ class ResidencyManager:
     def _look_for_rest(self) -> None:
         if not self._core.residents(self.clock()):
             self._rest.set()
+            if self.closing:
+                self.journal.close()
 
     @property
     def closing(self) -> bool:
@@ -452,11 +463,11 @@ class ResidencyManager:
         """Take nobody in any more; what is idle is stopped now, what is busy when its leases end."""
         if not self.closing:
             self._feed(events.Shutdown())
+            self._look_for_rest()
 
     async def aclose(self, grace_s: float) -> None:
         """Let leases end for `grace_s`, stop every engine; returns when none is left."""
         self.begin_shutdown()
-        self._look_for_rest()
         try:
             async with asyncio.timeout(grace_s):
                 await self._rest.wait()
@@ -468,3 +479,17 @@ class ResidencyManager:
             self._alarm.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+
+async def _stop(engine: Engine) -> None:
+    """Stop it, or give up waiting: an engine's stop need not heed cancellation, so it is left behind, not cut short.
+
+    Raises: TimeoutError; whatever `stop` raises.
+    """
+    limit_s = engine.spec.stop_timeout_s + STOP_GRACE_S
+    stopping = asyncio.ensure_future(engine.stop())
+    done, _ = await asyncio.wait([stopping], timeout=limit_s)
+    if not done:
+        stopping.cancel()
+        raise TimeoutError(f"it did not stop within {limit_s:g} s")
+    stopping.result()

@@ -27,6 +27,7 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
     victims: tuple[str, ...] = ()
     refusal: Refusal | None = None
     detail: str = ""
+    starts: bool = False  # now, in room that is free
 
 
 def survey(state: State, room: Room, queue: Iterable[str], now_s: float) -> list[Finding]:
@@ -52,25 +53,30 @@ def survey(state: State, room: Room, queue: Iterable[str], now_s: float) -> list
             findings.append(Finding(target, "refused", refusal=refusal, detail=detail))
             continue
         short = room.short_of(need)
-        if not short and target not in state.residents and room.fits_now(need):  # 2
-            findings.append(Finding(target, "fits"))
-            room.take(need)
-            if known.pinned:
-                pinned = total((pinned, need))
-            continue
-        if not short:
-            findings.append(Finding(target, "waits", detail="its room is on the way"))
-        elif known.failures:
+        victims: Sequence[Candidate] = ()
+        if short and known.failures:
             detail = f"{known.reason} (tried again only in room that is free; an admin's load forgives)"
             findings.append(Finding(target, "refused", refusal=Refusal.COOLING_DOWN, detail=detail))
             continue
-        elif (victims := pools.take(short, head=not waiting)) is None:  # 4
-            findings.append(Finding(target, "waits", detail="nobody may be evicted for it yet"))
-        else:  # 3
-            detail = f"{room_text(need)} needed, {room_text(room.now)} free"
-            findings.append(Finding(target, "evicts", victims=tuple(v.target for v in victims), detail=detail))
+        if short:
+            victims = pools.take(short, head=not waiting) or ()
             for victim in victims:
                 room.leaves(victim.footprint)
+        # Victims leave for those before it, too: it may start in what is free, and they get what the victims leave.
+        starts = bool(victims or not short) and target not in state.residents and room.fits_now(need)
+        if victims:  # 3
+            detail = f"{room_text(need)} needed, {room_text(room.now)} free"
+            names = tuple(victim.target for victim in victims)
+            findings.append(Finding(target, "evicts", names, detail=detail, starts=starts))
+        elif starts:  # 2
+            findings.append(Finding(target, "fits", starts=True))
+        else:  # 4
+            detail = "nobody may be evicted for it yet" if short else "its room is on the way"
+            findings.append(Finding(target, "waits", detail=detail))
+        if starts:
+            room.take(need)
+            pinned = total((pinned, need)) if known.pinned else pinned
+            continue
         room.claim(need)
         waiting += 1
         if waiting == LOOKAHEAD:

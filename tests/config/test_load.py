@@ -392,12 +392,12 @@ def test_vllm_source_stays_when_it_may_be_a_repository(tmp_path: Path) -> None:
 
 
 def test_engine_is_defined_by_its_own_model_when_routes_share_it(tmp_path: Path) -> None:
-    """The model of the target's name defines it, wherever it stands; a route that says nothing of an engine may share it."""
+    """The model of the target's name defines it, wherever it stands; routes that agree with it may share it."""
     config = read(
         tmp_path,
         '[providers.c]\nkind="openai"\nbase_url="http://h"\n'
         '[models.route]\ntargets=["c/x", "local/small", "local/tiny"]\n'
-        '[models.fast]\ntargets=["local/small", "c/y"]\n'
+        '[models.fast]\ntargets=["local/small", "c/y"]\ncontext=2048\n'
         '[models.small]\nsource="embedded"\ncontext=2048\n'
         '[models.other]\ntargets=["local/tiny"]\nsource="t.gguf"',
     )
