@@ -1,12 +1,10 @@
-"""From the configuration to the parts: which models there are, how each is loaded, what each provider is. Reads folders, starts nothing."""
+"""From the configuration to the parts: which models there are, how each is loaded, what each provider is. Starts nothing."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-from providers.fetch import EMBEDDED, source_path
 
 from config.load import ConfigError
 from config.schema import ENGINE_KINDS, LOCAL, Config, ModelConfig, ProviderConfig, split_target
@@ -15,7 +13,8 @@ from gateway.residency.footprints import footprint_key
 from gateway.residency.manager import Managed
 from gateway.routing.catalog import Catalog, Model, Target
 from providers import ENGINES, REMOTES
-from providers.contract import EngineSpec, Loader, Provider
+from providers.contract import EngineSpec, Provider
+from providers.fetch import EMBEDDED, source_path
 from providers.warden import Warden
 
 EMBEDDED_NAME = "smollm2-135m-instruct"
@@ -109,9 +108,10 @@ def managed_of(
     definitions = _definitions(config, models)
     managed: dict[str, Managed] = {}
     for provider in providers.values():
-        loader: Loader | None = provider.loader
-        for target, spec in (loader.specs() if loader is not None else {}).items():
-            assert loader is not None
+        loader = provider.loader
+        if loader is None:
+            continue
+        for target, spec in loader.specs().items():
             model = models[definitions[target]]
             idle_s = config.residency.idle_s if model.idle_s is None else model.idle_s
             key = footprint_key(provider.kind, spec)

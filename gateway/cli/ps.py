@@ -27,7 +27,7 @@ _ASCII, _BLOCKS = "#.x", "█░▒"  # committed, free, strangers
 @click.option("--watch", is_flag=True, help="Every second anew, until Ctrl-C.")
 @with_gateway
 def ps(as_json: bool, watch: bool, url: str | None, config_path: Path | None) -> None:
-    """Show what is in memory, who waits for room, and what is broken.
+    """Show what is in memory, who waits, and what is broken.
 
     A device's bar shows what is committed to models, what is free of the budget, and what strangers (other programs)
     hold. SIZE says how it is known: learned (measured at an earlier load), declared (your word), or estimated (from the

@@ -44,7 +44,7 @@ class Remote:
         headers: list[tuple[bytes, bytes]] = [(b"user-agent", f"roundhouse/{__version__}".encode())]
         if key:
             headers.append((b"authorization", b"Bearer " + key.encode("utf-8", "surrogateescape")))
-        self._has_key = bool(key)
+        self.has_key = bool(key)
         # a proxy of the environment cannot reach this machine's loopback, and some send it there all the same
         environment = not is_loopback(urlsplit(url).hostname or "")
         self._client = httpx.Client(headers=headers, trust_env=environment)
@@ -96,5 +96,5 @@ class Remote:
             return Failed(f"{self.url} answered {answer.status_code}; is it a Roundhouse gateway?")
         hint = ""
         if answer.status_code in (401, 403):
-            hint = "; set ROUNDHOUSE_ADMIN_KEY" + (" to another key" if self._has_key else "")
+            hint = "; set ROUNDHOUSE_ADMIN_KEY" + (" to another key" if self.has_key else "")
         return Failed(error.message + hint, error.log_lines)

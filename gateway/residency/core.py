@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from bisect import bisect_left
 from collections.abc import Iterable
 
 from .events import (
@@ -142,12 +143,15 @@ class Residency:
             retry_after_s = self._retry_after_s(event.target, refusal, now_s)
             out.append(Reject(event.ticket, event.target, refusal, detail, retry_after_s))
             return
-        self._order += 1  # 4
+        first = event.target not in self._state.waiting  # 4
+        self._order += 1
         ticket = Ticket(event, self._order, now_s)
         self._state.tickets[event.ticket] = ticket
         self._state.waiting.setdefault(event.target, {})[event.ticket] = ticket
-        heapq.heappush(self._deadlines, (event.deadline_s, event.ticket))
-        self._settle(now_s, out)
+        if event.deadline_s < math.inf:
+            heapq.heappush(self._deadlines, (event.deadline_s, event.ticket))
+        if first or event.explicit or event.deadline_s <= now_s:  # else nothing follows from one more of them
+            self._settle(now_s, out)
 
     def _release(self, ticket: int, now_s: float, out: list[Decision]) -> None:
         """Three cases: 1 it held a lease, 2 it waited, 3 nobody knows it (any more)."""
@@ -157,7 +161,8 @@ class Residency:
             resident.last_used_s = now_s
             if resident.phase is Phase.READY:
                 self._state.known[resident.target].deaths = 0
-            if self._tight or self._state.waiting or resident.phase is Phase.DRAINING:
+            matters = self._tight or self._state.waiting or resident.phase is Phase.DRAINING
+            if matters and not resident.leases:
                 self._settle(now_s, out)
         elif ticket in self._state.tickets:
             self._drop(self._state.tickets[ticket])
@@ -373,9 +378,11 @@ class Residency:
             return
         first = next(iter(tickets))
         del tickets[ticket.ticket], self._state.tickets[ticket.ticket]
-        if first == ticket.ticket and len(self._state.waiting) > 1:
-            by_arrival = sorted(self._state.waiting.items(), key=lambda item: next(iter(item[1].values())).order)
-            self._state.waiting = dict(by_arrival)
+        if first == ticket.ticket:
+            del self._state.waiting[ticket.target]
+            others = list(self._state.waiting.items())
+            place = bisect_left(others, _arrived(tickets), key=lambda item: _arrived(item[1]))
+            self._state.waiting = dict([*others[:place], (ticket.target, tickets), *others[place:]])
 
     def _dismiss(self, target: str) -> Iterable[Ticket]:
         """All who wait for it, out of the queue. Unless its load is under way, nobody is brought back for it any more."""
@@ -485,3 +492,7 @@ class Residency:
         held = ", ".join(f"{r.target} {r.phase.name} e{r.epoch} {r.leases}" for r in self._state.residents.values())
         queue = ", ".join(f"{target}({len(tickets)})" for target, tickets in self._state.waiting.items())
         return f"<Residency {room_text(self.committed_bytes())} of {room_text(self._state.budget)} | {held} | {queue}>"
+
+
+def _arrived(tickets: dict[int, Ticket]) -> int:
+    return next(iter(tickets.values())).order

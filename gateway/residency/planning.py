@@ -59,7 +59,7 @@ def survey(state: State, room: Room, queue: Iterable[str], now_s: float) -> list
             findings.append(Finding(target, "refused", refusal=Refusal.COOLING_DOWN, detail=detail))
             continue
         if short:
-            victims = pools.take(short, head=not waiting) or ()
+            victims = pools.take(short, head=not waiting)
             for victim in victims:
                 room.leaves(victim.footprint)
         # Victims leave for those before it, too: it may start in what is free, and they get what the victims leave.
@@ -95,26 +95,31 @@ class _Pools:
         self._idle: list[Candidate] | None = None
         self._idle_bytes: Footprint = {}
 
-    def take(self, short: Footprint, *, head: bool) -> Sequence[Candidate] | None:
-        """Chooses victims, who are then no longer to be had, or None.
+    def take(self, short: Footprint, *, head: bool) -> Sequence[Candidate]:
+        """Chooses victims, who are then no longer to be had; nobody where no set of them would do.
 
         Only the head of the queue drains busy residents; those behind it are content with idle ones.
         """
-        if self._idle is None:
-            self._use(lru_order(self._state.candidates(self._now_s, idle=True)))
-        idle = self._idle or []
-        if not head and not covers(self._idle_bytes, short):
-            return None
-        pool = lru_order(self._state.candidates(self._now_s)) if head else idle
-        victims = choose_victims(pool, short)
-        if victims is not None:
+        if head:
+            pool = lru_order(self._state.candidates(self._now_s))
+            idle = self._use([candidate for candidate in pool if not candidate.leases])
+        else:
+            idle = self._idle
+            if idle is None:
+                idle = self._use(lru_order(self._state.candidates(self._now_s, idle=True)))
+            if not idle or not covers(self._idle_bytes, short):
+                return ()
+            pool = idle
+        victims = choose_victims(pool, short) or ()
+        if victims and idle:
             gone = {victim.target for victim in victims}
             self._use([candidate for candidate in idle if candidate.target not in gone])
         return victims
 
-    def _use(self, idle: list[Candidate]) -> None:
+    def _use(self, idle: list[Candidate]) -> list[Candidate]:
         self._idle = idle
         self._idle_bytes = total(candidate.footprint for candidate in idle)
+        return idle
 
 
 def never(state: State, pinned: Footprint, need: Footprint) -> tuple[Refusal | None, str]:
@@ -123,7 +128,7 @@ def never(state: State, pinned: Footprint, need: Footprint) -> tuple[Refusal | N
         budget = state.budget.get(device, 0)
         if size > budget and size > 0:
             return Refusal.LARGER_THAN_BUDGET, f"{device}: needs {size} bytes, the budget is {budget} bytes"
-    for device, held in pinned.items():
+    for device, held in pinned.items():  # most often empty
         size = need.get(device, 0)
         left = state.budget.get(device, 0) - held
         if size > left and size > 0:

@@ -43,7 +43,8 @@ class Room:
 
     Args:
         budget: device → bytes.
-        residents: (footprint, whether it is leaving) of each.
+        held: of everything in memory, on its way in or out.
+        leaving: of those among them that are on their way out.
 
     `now` is free this moment, `coming` also counts what is leaving, `claimed` is what earlier ones in the queue still need.
     All may be negative: a budget can fall. Who needs nothing of a device does not care how that one stands.
@@ -51,21 +52,23 @@ class Room:
 
     __slots__ = ("claimed", "coming", "now")
 
-    def __init__(self, budget: Footprint, residents: Iterable[tuple[Footprint, bool]]) -> None:
-        self.now = now = dict(budget)
-        self.coming = coming = dict(budget)
-        self.claimed: dict[str, int] = {}
-        for footprint, leaving in residents:
+    def __init__(self, budget: Footprint, held: Iterable[Footprint], leaving: Iterable[Footprint]) -> None:
+        now = dict(budget)
+        for footprint in held:
             for device, size in footprint.items():
                 now[device] = now.get(device, 0) - size
-                if not leaving:
-                    coming[device] = coming.get(device, 0) - size
+        self.now = now
+        self.coming = dict(now)
+        self.claimed: dict[str, int] = {}
+        for footprint in leaving:
+            self.leaves(footprint)
 
     def short_of(self, need: Footprint) -> dict[str, int]:
         """What is missing to fit once everything that is leaving has left, with the earlier claims met. Empty: it will fit."""
+        coming, claimed = self.coming, self.claimed
         short: dict[str, int] = {}
         for device, size in need.items():
-            missing = size + self.claimed.get(device, 0) - self.coming.get(device, 0)
+            missing = size + claimed.get(device, 0) - coming.get(device, 0)
             if size > 0 and missing > 0:
                 short[device] = missing
         return short

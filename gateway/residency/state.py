@@ -118,7 +118,8 @@ class State:
         self.closing = False
 
     def room(self) -> Room:
-        return Room(self.budget, [(r.footprint, r.leaving) for r in self.residents.values()])
+        residents = self.residents.values()
+        return Room(self.budget, [r.footprint for r in residents], [r.footprint for r in residents if r.leaving])
 
     def committed_bytes(self) -> dict[str, int]:
         """Device → bytes, from the decision to load until the report of being gone; every device of the budget is named."""
