@@ -36,16 +36,22 @@ def pull(source: str, models_dir: Path | None, config_path: Path | None) -> None
     """
     folder = models_dir.absolute() if models_dir else configuration(config_path).server.models_dir
     try:
-        path = asyncio.run(_fetch(source, folder))
+        path = fetch_into(folder, source)
     except FetchError as error:
         raise Failed(error.message, error.log_lines) from None
-    except asyncio.CancelledError:
-        sys.exit(_TERMINATED)
     click.echo(path)
     if source == "embedded":
         click.echo("`roundhouse serve` offers it as 'default'", err=True)
     else:
         click.echo(f"in the configuration: [models.NAME] source = {source!r}", err=True)
+
+
+def fetch_into(folder: Path, source: str) -> Path:
+    """Where the weights of `source` lie, fetched with a progress bar where they have to be. Raises: FetchError."""
+    try:
+        return asyncio.run(_fetch(source, folder))
+    except asyncio.CancelledError:
+        sys.exit(_TERMINATED)
 
 
 async def _fetch(source: str, folder: Path) -> Path:

@@ -18,8 +18,10 @@ from gateway.app import Gateway
 from gateway.routing.catalog import Model
 from gateway.serving import PortTaken, run
 from providers.errors import ProviderError
+from providers.fetch import EMBEDDED, FetchError, source_path
 
 from .logs import LEVELS, log_to_stderr
+from .pull import fetch_into
 from .refusals import BadConfiguration, Failed
 from .settings import configuration, with_config
 from .words import count_text
@@ -32,7 +34,8 @@ _PREFERRED = "default"
 @click.option("--host", metavar="HOST", help="In place of server.host. Anything but loopback needs server.api_keys.")
 @click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="In place of server.port. 0: any free port.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What stderr is told.")
-def serve(config_path: Path | None, host: str | None, port: int | None, log_level: str) -> None:
+@click.option("--pull", "fetch", is_flag=True, help="First fetch the embedded model, where it is wanted and missing.")
+def serve(config_path: Path | None, host: str | None, port: int | None, log_level: str, fetch: bool) -> None:
     """Start the gateway and serve until a signal comes.
 
     Without a configuration every GGUF file in the models folder is served on http://127.0.0.1:8080/v1. The first
@@ -40,6 +43,8 @@ def serve(config_path: Path | None, host: str | None, port: int | None, log_leve
     """
     config = configuration(config_path, host=host, port=port)
     log_to_stderr(log_level)
+    if fetch:
+        _fetch_embedded(config)
 
     def announce(parts: Gateway, address: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads our stdout: no reason not to serve
@@ -51,6 +56,17 @@ def serve(config_path: Path | None, host: str | None, port: int | None, log_leve
         raise BadConfiguration(str(error)) from None
     except PortTaken as error:
         raise Failed(str(error)) from None
+
+
+def _fetch_embedded(config: Config) -> None:
+    """Not getting it is no reason not to serve what is there."""
+    wanted = not config.models or any(model.source == "embedded" for model in config.models.values())
+    folder = config.server.models_dir
+    if wanted and not source_path(EMBEDDED, folder).is_file():
+        try:
+            fetch_into(folder, "embedded")
+        except FetchError as error:
+            click.echo(f"the embedded model could not be fetched: {error.message}", err=True)
 
 
 def _hint(config: Config, parts: Gateway, address: str) -> str:
