@@ -66,7 +66,10 @@ $(VENV)/.made:
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/.made
 	@echo "Setting up (once) …"
 	@$(PIP) install --quiet --require-hashes -r requirements.lock
-	@$(PIP) install --quiet --no-deps --no-build-isolation --no-index -e .
+	@# compat: a plain path entry; the default one imports a finder at every start of Python, engines included
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --no-deps --no-build-isolation --no-index \
+		--config-settings editable_mode=compat -e .
+	@$(BIN)/python -m compileall -q config providers gateway   # also where PYTHONDONTWRITEBYTECODE is set: starts stay quick
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock | $(VENV)/.runtime

@@ -21,7 +21,6 @@ from providers.errors import ProviderError
 from providers.fetch import EMBEDDED, FetchError, source_path
 
 from .logs import LEVELS, log_to_stderr
-from .pull import fetch_into
 from .refusals import BadConfiguration, Failed
 from .settings import configuration, with_config
 from .words import count_text
@@ -60,6 +59,8 @@ def serve(config_path: Path | None, host: str | None, port: int | None, log_leve
 
 def _fetch_embedded(config: Config) -> None:
     """Not getting it is no reason not to serve what is there."""
+    from .pull import fetch_into  # noqa: PLC0415 - its progress bar costs a start that fetches nothing a tenth of a second
+
     wanted = not config.models or any(model.source == "embedded" for model in config.models.values())
     folder = config.server.models_dir
     if wanted and not source_path(EMBEDDED, folder).is_file():

@@ -265,6 +265,7 @@ def test_unload_stops_the_load_at_any_moment(moment: int, *, stubborn: bool) -> 
             except asyncio.CancelledError:
                 if not stubborn:
                     raise
+                await asyncio.sleep(1.0)
 
         world.loader.bringing_up = bring_up
         task = world.start("a")
