@@ -59,11 +59,11 @@ def serve(config_path: Path | None, host: str | None, port: int | None, log_leve
 
 def _fetch_embedded(config: Config) -> None:
     """Not getting it is no reason not to serve what is there."""
-    from .pull import fetch_into  # noqa: PLC0415 - its progress bar costs a start that fetches nothing a tenth of a second
-
     wanted = not config.models or any(model.source == "embedded" for model in config.models.values())
     folder = config.server.models_dir
     if wanted and not source_path(EMBEDDED, folder).is_file():
+        from .pull import fetch_into  # noqa: PLC0415 - its progress bar costs every start a tenth of a second
+
         try:
             fetch_into(folder, "embedded")
         except FetchError as error:

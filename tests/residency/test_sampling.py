@@ -124,7 +124,7 @@ async def test_sample_weighs_an_engine_ever_more_rarely() -> None:
 @on_virtual_time
 async def test_run_goes_on_when_a_reading_fails() -> None:
     """One bad reading is logged, and the next one tried."""
-    world = Sampled()
+    world = Sampled(budget=16 * GIB)
     world.gauge.error = OSError("no /proc/meminfo")
     task = asyncio.ensure_future(world.sampler.run())
     await world.until(lambda: world.gauge.looks == 3)
