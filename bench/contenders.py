@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def nginx(folder: Path, cores: Cores, upstreams: Upstreams) -> Iterator[Contender]:
+def nginx(folder: Path, cores: Cores, upstreams: Upstreams) -> Generator[Contender]:
     """nginx as it is set up for streams: no buffering, kept connections, no access log. Raises: Missing."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
@@ -138,7 +138,7 @@ http {{
 
 
 @contextmanager
-def roundhouse(folder: Path, cores: Cores, tree: Path, name: str = "Roundhouse") -> Iterator[Contender]:
+def roundhouse(folder: Path, cores: Cores, tree: Path, name: str = "Roundhouse") -> Generator[Contender]:
     """Roundhouse from a working tree, everything on: keys, metrics, and a lease of a supervised engine per request.
 
     Raises: RuntimeError: it does not come up; the message has the end of its log.

@@ -53,7 +53,6 @@ class Turn(msgspec.Struct, frozen=True):
     delay_p99_us: float
     added_p50_us: float
     added_p99_us: float
-    cpu_s: float  # of the proxy in all of it
     failures: int
 
 
@@ -103,7 +102,7 @@ class Bench:
         plan = self.plan
         unary, unary_cpu_s = self.load(contender, "unary", UNARY_CONNECTIONS, plan.unary_s)
         stream, stream_cpu_s = self.load(contender, "stream", STREAMS, plan.stream_s)
-        single, single_cpu_s = self.load(contender, "unary", 1, plan.single_s)
+        single, _ = self.load(contender, "unary", 1, plan.single_s)
         return Turn(
             cpu_us_request=1e6 * unary_cpu_s / max(1, unary.requests),
             requests_per_s=unary.requests_per_s,
@@ -113,7 +112,6 @@ class Bench:
             delay_p99_us=stream.delay_us.p99,
             added_p50_us=single.latency_us.p50 - direct.latency_us.p50,
             added_p99_us=single.latency_us.p99 - direct.latency_us.p99,
-            cpu_s=unary_cpu_s + stream_cpu_s + single_cpu_s,
             failures=unary.failures + stream.failures + single.failures,
         )
 
@@ -173,7 +171,6 @@ def run(plan: Plan, starters: Sequence[Callable[..., AbstractContextManager[Cont
     began_s, own_before_s = time.monotonic(), _own_cpu_s()
     turns: dict[str, list[Turn]] = {}
     memory: dict[str, Memory] = {}
-    proxies_s = 0.0
     with ExitStack() as stack:
         upstreams = Upstreams(rig.free_port(), rig.free_port())
         stack.enter_context(
@@ -190,10 +187,12 @@ def run(plan: Plan, starters: Sequence[Callable[..., AbstractContextManager[Cont
             for contender in present if number % 2 == 0 else reversed(present):
                 turn = bench.turn(contender, direct)
                 turns.setdefault(contender.name, []).append(turn)
-                _progress(f"round {number + 1}/{plan.rounds}  {contender.name:24} {turn.cpu_us_request:7.1f} µs/request")
+                _progress(
+                    f"round {number + 1}/{plan.rounds}  {contender.name:24} {turn.cpu_us_request:7.1f} µs/request"
+                )
         for contender in present:
             memory[contender.name] = bench.memory(contender, idle_bytes[contender.name])
-    own_s = _own_cpu_s() - own_before_s + proxies_s  # every child has ended, so that all of it is counted
+    own_s = _own_cpu_s() - own_before_s  # every child has ended, so that all of it is counted
     return Result(
         machine=machine.describe(),
         load_average_before=load_average,
@@ -283,7 +282,9 @@ def _remarks(result: Result) -> list[str]:
     remarks: list[str] = []
     names = list(result.turns)
     if names[0] == "nginx":
-        remarks += [f"× is times nginx; goals: {GOALS['cpu_us_request']:g}× per request, {GOALS['cpu_us_event']:g}× per event"]
+        remarks += [
+            f"× is times nginx; goals: {GOALS['cpu_us_request']:g}× per request, {GOALS['cpu_us_event']:g}× per event"
+        ]
     if result.neighbours_share > machine.BUSY_SHARE:
         remarks.append(
             f"WARNING: the machine was busy with something else ({result.neighbours_share:.0%}): "
@@ -301,7 +302,9 @@ def _remarks(result: Result) -> list[str]:
 def starters_of(trees: Sequence[Path]) -> list[Callable[..., AbstractContextManager[Contender]]]:
     """nginx first, then Roundhouse as it lies here, then as it lies in other folders, for a comparison before a commit."""
 
-    def house(tree: Path, name: str, folder: Path, cores: machine.Cores, _: Upstreams) -> AbstractContextManager[Contender]:
+    def house(
+        tree: Path, name: str, folder: Path, cores: machine.Cores, _: Upstreams
+    ) -> AbstractContextManager[Contender]:
         return contenders.roundhouse(folder, cores, tree, name)
 
     named = [(tree, "Roundhouse" if tree == ROOT else f"Roundhouse {tree.name}") for tree in trees]
@@ -315,7 +318,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="instead of the usual number")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all rounds, for a later look")
     parser.add_argument(
-        "--tree", type=Path, action="append", default=[], metavar="DIR", help="measure that working tree too; may be repeated"
+        "--tree",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="measure that working tree too; may be repeated",
     )
     options = parser.parse_args()
     plan = QUICK if options.quick else FULL

@@ -15,42 +15,33 @@
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { READ_BYTES = 65536, BATCH = 256 };
+#include "rig.h"
+
+enum { READ_BYTES = 65536 };
 
 // ------------------------------------------------------------------ common to both
 
-static uint64_t clock_ns(clockid_t id) {
+uint64_t clock_ns(clockid_t id) {
     struct timespec t;
     clock_gettime(id, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static uint64_t now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+uint64_t now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
 
-static void die(const char *what) {
+void die(const char *what) {
     fprintf(stderr, "rig: %s: %s\n", what, strerror(errno));
     exit(1);
 }
-
-typedef struct {
-    char *data;
-    size_t len, cap;
-} Buffer;
 
 static void reserve(Buffer *b, size_t more) {
     if (b->len + more + 1 <= b->cap) return;
@@ -59,19 +50,19 @@ static void reserve(Buffer *b, size_t more) {
     if (!b->data) die("memory");
 }
 
-static void append(Buffer *b, const char *data, size_t len) {
+void append(Buffer *b, const char *data, size_t len) {
     reserve(b, len);
     memcpy(b->data + b->len, data, len);
     b->len += len;
 }
 
-static void consume(Buffer *b, size_t len) {
+void consume(Buffer *b, size_t len) {
     b->len -= len;
     memmove(b->data, b->data + len, b->len);
 }
 
 // One read through a buffer all connections share, so that an idle one holds none. >0: bytes, 0: closed, <0: not now.
-static ssize_t receive(int fd, Buffer *into) {
+ssize_t receive(int fd, Buffer *into) {
     static char piece[READ_BYTES];
     ssize_t got = recv(fd, piece, sizeof piece, MSG_DONTWAIT);
     if (got > 0) append(into, piece, (size_t)got);
@@ -80,7 +71,7 @@ static ssize_t receive(int fd, Buffer *into) {
 }
 
 // The value of a header field in `head`, NULL where it is absent. `name` is given as "\r\nname:".
-static const char *field(const char *head, size_t len, const char *name) {
+const char *field(const char *head, size_t len, const char *name) {
     size_t n = strlen(name);
     for (size_t i = 0; i + n <= len; i++)
         if (head[i] == '\r' && !strncasecmp(head + i, name, n)) {
@@ -91,221 +82,19 @@ static const char *field(const char *head, size_t len, const char *name) {
     return NULL;
 }
 
-static void no_delay(int fd) {
+void no_delay(int fd) {
     int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
-static void watch(int epoll, int fd, void *tag) {
+void watch(int epoll, int fd, void *tag) {
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = tag};
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &e)) die("epoll_ctl");
 }
 
-// ------------------------------------------------------------------ serve
-
-typedef struct Stream {
-    int fd, left;  // left: events still to send, 0: no stream under way
-    uint64_t due_ns;
-    Buffer in;
-    struct Stream *before, *after;  // in order of due_ns: the interval is the same for all, so new ones go last
-} Conn;
-
-static struct {
-    int events, epoll, timer;
-    uint64_t interval_ns;
-    long served, aborted, finished;
-    Conn *first, *last;
-} srv;
-
-static void unlink_stream(Conn *c) {
-    *(c->before ? &c->before->after : &srv.first) = c->after;
-    *(c->after ? &c->after->before : &srv.last) = c->before;
-    c->before = c->after = NULL;
-}
-
-static void link_last(Conn *c) {
-    c->before = srv.last;
-    *(srv.last ? &srv.last->after : &srv.first) = c;
-    srv.last = c;
-}
-
-static void drop(Conn *c) {
-    if (c->left) {
-        srv.aborted++;
-        unlink_stream(c);
-    }
-    close(c->fd);
-    free(c->in.data);
-    free(c);
-}
-
-static bool say(Conn *c, const char *data, size_t len) {
-    return send(c->fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)len;
-}
-
-static bool say_json(Conn *c, const char *body) {
-    char out[2048];
-    int n = snprintf(out, sizeof out,
-                     "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", strlen(body), body);
-    return say(c, out, (size_t)n);
-}
-
-static const char *ANSWER =
-    "{\"id\":\"chatcmpl-rig\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":\"rig\",\"choices\":[{\"index\":0,"
-    "\"message\":{\"role\":\"assistant\",\"content\":\"An answer of some thirty tokens, which is about what a short question gets "
-    "from a small model that was told to be brief and to the point.\"},\"logprobs\":null,\"finish_reason\":\"stop\"}],"
-    "\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":30,\"total_tokens\":42}}";
-
-// The next event of a stream, as one chunk; the last one ends the answer. False: the reader is gone or has fallen behind.
-static bool say_event(Conn *c) {
-    char event[512], out[640];
-    const char *head = "data: {\"id\":\"chatcmpl-rig\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"rig\"";
-    int n, m;
-    if (--c->left)
-        n = snprintf(event, sizeof event, "%s,\"sent_ns\":%llu,\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word\"},\"finish_reason\":null}]}\n\n",
-                     head, (unsigned long long)now_ns());
-    else
-        n = snprintf(event, sizeof event, "%s,\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":12,"
-                     "\"completion_tokens\":%d,\"total_tokens\":%d}}\n\ndata: [DONE]\n\n", head, srv.events, srv.events + 12);
-    m = snprintf(out, sizeof out, "%x\r\n%s\r\n%s", n, event, c->left ? "" : "0\r\n\r\n");
-    return say(c, out, (size_t)m);
-}
-
-static bool answer(Conn *c, const char *request, size_t head_len, size_t len) {
-    char text[160];
-    if (!strncmp(request, "GET /stats", 10)) {
-        snprintf(text, sizeof text, "{\"served\":%ld,\"finished\":%ld,\"aborted\":%ld}", srv.served, srv.finished, srv.aborted);
-        return say_json(c, text);
-    }
-    if (!strncmp(request, "GET /v1/models", 14)) return say_json(c, "{\"object\":\"list\",\"data\":[{\"id\":\"rig\",\"object\":\"model\",\"created\":1,\"owned_by\":\"rig\"}]}");
-    if (!strncmp(request, "GET ", 4)) return say_json(c, "{\"status\":\"ok\"}");
-    srv.served++;
-    const char *body = request + head_len;
-    size_t n = len - head_len;
-    if (!memmem(body, n, "\"stream\":true", 13) && !memmem(body, n, "\"stream\": true", 14)) {
-        srv.finished++;
-        return say_json(c, ANSWER);
-    }
-    const char *head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n";
-    c->left = srv.events;
-    c->due_ns = now_ns() + srv.interval_ns;
-    link_last(c);
-    return say(c, head, strlen(head));
-}
-
-// The length of the first request in `in`, head and body; 0: not all of it is there.
-static size_t whole_request(const Buffer *in, size_t *head_len) {
-    const char *end = in->len ? memmem(in->data, in->len, "\r\n\r\n", 4) : NULL;
-    if (!end) return 0;
-    *head_len = (size_t)(end - in->data) + 4;
-    const char *length = field(in->data, *head_len, "\r\ncontent-length:");
-    size_t total = *head_len + (length ? strtoul(length, NULL, 10) : 0);
-    if (field(in->data, *head_len, "\r\ntransfer-encoding:")) {  // chunked; our bodies hold no line "0"
-        const char *last = memmem(end, in->len - (size_t)(end - in->data), "\r\n0\r\n\r\n", 7);
-        total = last ? (size_t)(last - in->data) + 7 : SIZE_MAX;
-    }
-    return total <= in->len ? total : 0;
-}
-
-static void serve_readable(Conn *c) {
-    ssize_t got = receive(c->fd, &c->in);
-    bool alive = got != 0;
-    size_t len, head_len;
-    while (got > 0 && alive && !c->left && (len = whole_request(&c->in, &head_len))) {
-        alive = answer(c, c->in.data, head_len, len);
-        consume(&c->in, len);
-    }
-    if (!alive) drop(c);
-}
-
-static void send_due_events(void) {
-    uint64_t now = now_ns();
-    while (srv.first && srv.first->due_ns <= now) {
-        Conn *c = srv.first;
-        unlink_stream(c);
-        if (!say_event(c)) {
-            srv.aborted++;
-            c->left = 0;
-            shutdown(c->fd, SHUT_RDWR);  // freed when epoll reports it
-        } else if (c->left) {
-            c->due_ns += srv.interval_ns;
-            link_last(c);
-        } else
-            srv.finished++;
-    }
-    struct itimerspec at = {0};
-    if (srv.first) at.it_value = (struct timespec){(time_t)(srv.first->due_ns / 1000000000u), (long)(srv.first->due_ns % 1000000000u)};
-    timerfd_settime(srv.timer, TFD_TIMER_ABSTIME, &at, NULL);
-}
-
-static void accept_all(int listener) {
-    for (int fd; (fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) >= 0;) {
-        no_delay(fd);
-        Conn *c = calloc(1, sizeof *c);
-        if (!c) die("memory");
-        c->fd = fd;
-        watch(srv.epoll, fd, c);
-    }
-}
-
-// One step of an engine's life, for those who measure swaps. Wall clock, as the gateway's journal has it.
-static void note(const char *what) {
-    const char *path = getenv("RIG_LOG");
-    int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : -1;
-    if (fd < 0) return;
-    uint64_t at = clock_ns(CLOCK_REALTIME);
-    dprintf(fd, "{\"pid\":%d,\"what\":\"%s\",\"at_s\":%llu.%09llu}\n", getpid(), what, (unsigned long long)(at / 1000000000u), (unsigned long long)(at % 1000000000u));
-    close(fd);
-}
-
-static long setting(const char *name) {
+long setting(const char *name) {
     const char *value = getenv(name);
     return value ? atol(value) : 0;
-}
-
-static int listen_on(int port) {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, (void *)&a, sizeof a) || listen(fd, 4096)) die("listen");
-    return fd;
-}
-
-static int serve(int port, int events, long interval_us) {
-    sigset_t term;
-    sigemptyset(&term);
-    sigaddset(&term, SIGTERM);
-    sigprocmask(SIG_BLOCK, &term, NULL);
-    note("started");
-    size_t ballast = (size_t)setting("RIG_BALLAST_MIB") << 20;
-    char *held = malloc(ballast + 1);
-    if (!held) die("memory");
-    memset(held, 1, ballast);
-    usleep((useconds_t)setting("RIG_BOOT_MS") * 1000);
-    srv.events = events;
-    srv.interval_ns = (uint64_t)interval_us * 1000;
-    srv.epoll = epoll_create1(EPOLL_CLOEXEC);
-    srv.timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    int listener = listen_on(port), ending = signalfd(-1, &term, SFD_CLOEXEC);
-    watch(srv.epoll, listener, &listener);
-    watch(srv.epoll, srv.timer, &srv.timer);
-    watch(srv.epoll, ending, &ending);
-    note("ready");
-    for (struct epoll_event found[BATCH];;) {
-        int n = epoll_wait(srv.epoll, found, BATCH, -1);
-        for (int i = 0; i < n; i++) {
-            void *tag = found[i].data.ptr;
-            if (tag == &ending) {
-                note("asked");
-                usleep((useconds_t)setting("RIG_STOP_MS") * 1000);
-                note("ended");
-                return 0;
-            }
-            if (tag == &listener) accept_all(listener);
-            else if (tag != &srv.timer) serve_readable(tag);
-        }
-        send_due_events();
-    }
 }
 
 // ------------------------------------------------------------------ load

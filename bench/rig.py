@@ -1,4 +1,4 @@
-"""Builds and runs rig.c, the upstream and the load.
+"""Builds and runs rig.c and rig_serve.c: the load and the upstream.
 
 Law: nothing is measured with a stale build, and a machine that cannot build it is told in one line what is missing.
 """
@@ -9,14 +9,15 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-SOURCE = Path(__file__).with_name("rig.c")
+SOURCES = [Path(__file__).with_name(name) for name in ("rig.c", "rig_serve.c", "rig.h")]
 BUILT = Path(__file__).with_name("build") / "rig"
 PATH = "/v1/chat/completions"
 _UP_WITHIN_S = 20.0
@@ -55,14 +56,17 @@ class Load(msgspec.Struct, frozen=True):
 
 
 def build() -> Path:
-    """The program, compiled when its source is newer. Raises: Missing: no C compiler; CalledProcessError: it refuses."""
-    if BUILT.is_file() and BUILT.stat().st_mtime >= SOURCE.stat().st_mtime:
+    """The program, compiled when a source is newer. Raises: Missing: no C compiler, or not on Linux."""
+    if sys.platform != "linux":
+        raise Missing("the load needs Linux (epoll): run it in a Linux container or virtual machine")
+    if BUILT.is_file() and BUILT.stat().st_mtime >= max(source.stat().st_mtime for source in SOURCES):
         return BUILT
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
     if compiler is None:
         raise Missing("no C compiler, so there is no load to measure with: install one (apt install gcc), or set CC")
     BUILT.parent.mkdir(exist_ok=True)
-    subprocess.run([compiler, "-O2", "-o", str(BUILT), str(SOURCE)], check=True)
+    sources = [str(source) for source in SOURCES if source.suffix == ".c"]
+    subprocess.run([compiler, "-O2", "-o", str(BUILT), *sources], check=True)
     return BUILT
 
 
@@ -91,7 +95,7 @@ def finish(running: subprocess.Popen[bytes]) -> Load:
 
 
 @contextmanager
-def upstream(port: int, events: int, interval_us: int, *, core: int) -> Iterator[None]:
+def upstream(port: int, events: int, interval_us: int, *, core: int) -> Generator[None]:
     """An OpenAI-like upstream on 127.0.0.1:port for as long as the block runs."""
     process = subprocess.Popen(
         [str(BUILT), "serve", str(port), str(events), str(interval_us)], env={**os.environ, "RIG_CPU": str(core)}

@@ -132,7 +132,7 @@ def _application(
 def _data_handlers(data: DataRoutes) -> Iterable[ASGIRouteHandler]:
     for path in sorted(DATA_PATHS):
 
-        @asgi(path)
+        @asgi(path, copy_scope=False)
         async def handle(scope: Any, receive: Any, send: Any) -> None:
             await data.handle(scope, receive, send)
 

@@ -22,7 +22,9 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     target: str  # "provider/upstream-name"
     alias: str  # the name the engine shall call itself in its answers: the model's public name
     source: Path | None = None  # a weights file, where the kind needs one
-    command: tuple[str, ...] = ()  # argv of the operator's own engine; may hold ${port}, ${source}, ${alias}, ${context}, ${slots}
+    command: tuple[
+        str, ...
+    ] = ()  # argv of the operator's own engine; may hold ${port}, ${source}, ${alias}, ${context}, ${slots}
     args: tuple[str, ...] = ()  # appended to the argv
     env: Mapping[str, str] = {}
     context: int = 4096  # tokens per slot

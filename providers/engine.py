@@ -79,7 +79,7 @@ async def bring_up(
     Args:
         ready: returns the engine's base URL once it answers; is cancelled when the child ends or the time is over.
         source: the provider's name.
-        on_exit: called once when the engine is gone, whoever ended it; only if this returned.
+        on_exit: called once when its root process has ended, whoever ended it; only if this returned.
         headers: sent with every request to it.
         reason: picks from the log what went wrong.
 
@@ -92,7 +92,7 @@ async def bring_up(
     except BaseException:
         await child.stop()
         raise
-    child.when_gone(on_exit)
+    child.when_exited(on_exit)  # not only when it is swept up: until then requests would still be sent to it
     return engine
 
 

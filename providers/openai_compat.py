@@ -66,7 +66,9 @@ class OpenAICompat:
         response = await self._endpoint.send(request)
         try:
             if response.status != 200:
-                raise UpstreamUnreachable(f"{self.name} answered its catalogue with {response.status}", source=self.name)
+                raise UpstreamUnreachable(
+                    f"{self.name} answered its catalogue with {response.status}", source=self.name
+                )
             body = await response.read(CATALOGUE_MAX_BYTES)
             return [Offer(name=entry.id) for entry in msgspec.json.decode(body, type=_List).data]
         except msgspec.MsgspecError as error:

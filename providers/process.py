@@ -141,6 +141,16 @@ class Child:
         """The last lines it printed, oldest first."""
         return self._log.lines()
 
+    def when_exited(self, callback: Callable[[ProcessExit], None]) -> None:
+        """Call back once on the loop when its root process has ended: before the rest of it is swept up."""
+        self._exited.add_done_callback(
+            lambda ended: (
+                None
+                if ended.cancelled()
+                else callback(ProcessExit(exit_code=ended.result(), log_lines=self._log.lines(), asked=self._asked))
+            )
+        )
+
     def when_gone(self, callback: Callable[[ProcessExit], None]) -> None:
         """Call back once on the loop when it is gone; not when the loop is torn down before that."""
         self._gone.add_done_callback(lambda task: None if task.cancelled() else callback(task.result()))

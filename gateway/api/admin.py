@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from litestar import Request, get, post
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
 
 from gateway.errors import InvalidRequest, UnknownModel
@@ -83,7 +84,7 @@ def admin_routes(catalog: Catalog, residency: ResidencyManager, patience_s: floa
         return snapshot(catalog, residency)
 
     @post("/admin/models/{rest:path}", status_code=200)
-    async def act(rest: str) -> Mapping[str, Any]:
+    async def act(rest: FromPath[str]) -> Mapping[str, Any]:
         name, _, verb = rest.removeprefix("/").rpartition("/")
         if verb not in actions or not name:
             raise UnknownModel(f"No such action: {verb!r}; there are {', '.join(actions)}", code="not_found")
@@ -93,13 +94,13 @@ def admin_routes(catalog: Catalog, residency: ResidencyManager, patience_s: floa
         return {"model": name, "target": target, "phase": phase, "pinned": residency.is_pinned(target)}
 
     @get("/admin/plan")
-    async def read_plan(model: str) -> Mapping[str, Any]:
+    async def read_plan(model: FromQuery[str]) -> Mapping[str, Any]:
         target = target_of(catalog, residency, model)
         plan = await residency.plan(target)
         return msgspec.structs.asdict(plan) | {"model": model, "expected_load_s": residency.load_s(target)}
 
     @get("/admin/events")
-    async def follow_events(request: Request[Any, Any, Any], after: int | None = None) -> Stream:
+    async def follow_events(request: Request[Any, Any, Any], after: FromQuery[int | None] = None) -> Stream:
         last = request.headers.get("last-event-id", "")
         seq = int(last) if _SEQ.fullmatch(last) else after or 0
         return Stream(
@@ -107,7 +108,7 @@ def admin_routes(catalog: Catalog, residency: ResidencyManager, patience_s: floa
         )
 
     @get("/admin/logs")
-    async def read_logs(model: str) -> Mapping[str, Any]:
+    async def read_logs(model: FromQuery[str]) -> Mapping[str, Any]:
         target = target_of(catalog, residency, model)
         engine = residency.engines.get(target)
         failed = residency.failure(target)

@@ -7,6 +7,7 @@ from typing import Any
 
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from gateway.residency.manager import ResidencyManager
 from gateway.routing.catalog import Catalog, Model
@@ -43,7 +44,7 @@ def model_routes(catalog: Catalog, residency: ResidencyManager) -> list[HTTPRout
         return {"object": "list", "data": [entry(model, residency) for model in catalog.models]}
 
     @get("/v1/models/{name:path}")
-    async def get_model(name: str) -> Mapping[str, Any]:
+    async def get_model(name: FromPath[str]) -> Mapping[str, Any]:
         return entry(resolve(catalog, name.removeprefix("/")), residency)
 
     return [list_models, get_model]

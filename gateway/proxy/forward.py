@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from providers.contract import Request, Response
-from providers.errors import UpstreamBroke, UpstreamRefused
+from providers.errors import ProviderError, UpstreamBroke, UpstreamRefused
 
 from .client import Client
 from .headers import first, to_caller
@@ -71,7 +71,7 @@ async def _stream(response: Response, client: Client, source: str) -> None:
 
     try:
         await response.pump(sink)
-    except UpstreamBroke:
+    except ProviderError:
         if not client.done:  # others cut the connection after their last word, or were not waited for
             raise
     if not client.done:

@@ -78,11 +78,23 @@ class Pipeline:
         client.watch(stream=call.stream)
         for place, target in enumerate(model.targets, 1):
             try:
-                async with self._residency.lease(target.key, self._patience_s) as lease:
-                    await self._forward(call, target, lease.engine, client)
+                await self._attempt(call, target, client)
                 return
             except _NEXT_TARGET:
                 if place == len(model.targets) or client.committed:
+                    raise
+
+    async def _attempt(self, call: Call, target: Target, client: Client) -> None:
+        """One target; an engine of ours that died before anything could be sent to it is loaded anew, once."""
+        for again in (True, False):
+            engine: Engine | None = None
+            try:
+                async with self._residency.lease(target.key, self._patience_s) as lease:
+                    engine = lease.engine
+                    await self._forward(call, target, engine, client)
+                return
+            except UpstreamUnreachable:
+                if engine is None or not again or not await self._residency.has_left(target.key, engine):
                     raise
 
     async def _forward(self, call: Call, target: Target, engine: Engine | None, client: Client) -> None:

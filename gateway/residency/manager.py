@@ -39,6 +39,8 @@ log = logging.getLogger("roundhouse.residency")
 MEMORY_BACK_S = 5.0
 # RAM is given back before a process's end is told, so not seeing it means that somebody else took it: no reason to wait long.
 RAM_BACK_S = 0.25
+# A refused connection and the news of the process's death are two events of the same moment; which comes first is chance.
+DEATH_NOTICE_S = 1.0
 # What a stop may take beyond the engine's own limit before we give up waiting for it: TERM, KILL and a sweep of /proc.
 STOP_GRACE_S = 10.0
 
@@ -147,6 +149,7 @@ class ResidencyManager:
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
+        self._departures: dict[str, asyncio.Event] = {}  # of the engines that are up: set when they leave
         self._rest = asyncio.Event()
         self._rest.set()
 
@@ -195,6 +198,18 @@ class ResidencyManager:
         if decisions:
             self._carry_out(decisions)
             self._arm()
+
+    async def has_left(self, target: str, engine: Engine) -> bool:
+        """Whether an engine that could not be reached is on its way out; waits a moment for its death to be noticed."""
+        departure = self._departures.get(target)
+        if departure is None or self.engines.get(target) is not engine:
+            return True
+        try:
+            async with asyncio.timeout(DEATH_NOTICE_S):
+                await departure.wait()
+        except TimeoutError:
+            return False
+        return True
 
     # ------------------------------------------------------------ what admins may do
 
@@ -316,6 +331,8 @@ class ResidencyManager:
         if load is not None:
             load.cancel()
         engine = self.engines.pop(decision.target, None)
+        if engine is not None:
+            self._departures.pop(decision.target).set()
         self._spawn(self._unload(decision, load, engine), f"unload {decision.target}")
 
     async def _load(self, decision: events.StartLoad) -> None:
@@ -347,6 +364,7 @@ class ResidencyManager:
             self._loads.pop(target, None)
             self._failures.pop(target, None)
             self.engines[target] = engine
+            self._departures[target] = asyncio.Event()
             self.footprints.learn_load_s(managed.key, seconds)
             self.journal.note("loaded", target, epoch, seconds=seconds)
             self._feed(events.Loaded(target, epoch))
@@ -381,6 +399,7 @@ class ResidencyManager:
             if load is not None:
                 await asyncio.wait([load])
                 engine = self.engines.pop(target, None)  # it may have come up in the moment it was stopped
+                self._departures.pop(target, None)
             if engine is not None:
                 try:
                     freed = await self.measurer.before_stop(engine.pid)

@@ -23,6 +23,7 @@ from .books import Engine
 from .world import World
 
 T = TypeVar("T")
+LOADING, READY, DRAINING, UNLOADING = events.Phase
 
 # Small numbers, so that models collide: a budget holds two or three of them. Zero and nothing at all are sizes, too.
 BUDGET: Mapping[str, int] = {"ram": 10, "gpu0": 6}
@@ -37,22 +38,26 @@ BUDGETS: Sequence[Mapping[str, int]] = (
 FOOTPRINTS: Sequence[Mapping[str, int]] = (
     {"ram": 3},
     {"ram": 3},
+    {"ram": 3, "gpu0": 0},
     {"ram": 5},
+    {"ram": 5},
+    {"ram": 2, "gpu0": 3},
     {"ram": 2, "gpu0": 3},
     {"gpu0": 3},
     {"ram": 4, "gpu0": 2},
     {"ram": 6, "gpu0": 0},
-    {"ram": 10},
     {"ram": 1, "gpu0": 6},
     {"ram": 1},
-    {"ram": 11},
-    {},
+    {"ram": 10},
 )
-IDLE_S: Sequence[float | None] = (None, None, 0.0, 4.0, 20.0)
+NEW_FOOTPRINTS: Sequence[Mapping[str, int]] = (*FOOTPRINTS, {"ram": 11}, {})
+IDLE_S: Sequence[float | None] = (None, None, None, 0.0, 4.0, 40.0)
 PATIENCE_S = (math.inf, math.inf, math.inf, 15.0, 2.0, 0.0)
+MOMENT_S = 0.25  # what the ends of loads and leases take, so that one of two was always used less recently
 TIMES_S = (0.5, 1.0, 3.0, 10.0, 40.0)
-SHUTDOWN_AFTER_EVENTS = 35
+SHUTDOWN_AFTER_EVENTS = 90
 
+model = st.tuples(st.sampled_from(FOOTPRINTS), st.sampled_from(IDLE_S), st.integers(0, 9))
 pick = st.integers(0, 59)  # an index into whatever there is to choose from at that moment
 
 
@@ -75,9 +80,7 @@ class ResidencyMachine(RuleBasedStateMachine):
         return World(core, BUDGET, queue_max=queue_max, min_residency_s=min_residency_s)
 
     @initialize(
-        models=st.lists(
-            st.tuples(st.sampled_from(FOOTPRINTS), st.sampled_from(IDLE_S), st.integers(0, 9)), min_size=3, max_size=10
-        ),
+        models=st.one_of(st.lists(model, min_size=3, max_size=6), st.lists(model, min_size=10, max_size=10)),
         queue_max=st.sampled_from((50, 50, 3)),
         min_residency_s=st.sampled_from((0.0, 0.0, 5.0, None)),
         ends_by_shutdown=st.booleans(),
@@ -108,6 +111,27 @@ class ResidencyMachine(RuleBasedStateMachine):
     def a_client_asks(self, target_: int, patience: float) -> None:
         self.world.ask(chosen(target_, self._targets()), patience)
 
+    @rule(target_=pick, end=st.sampled_from(("stays", "stays", "leaves", "leaves", "its load fails")))
+    def a_client_is_served(self, target_: int, end: str) -> None:
+        """The everyday way: the client leaves at once, stays for longer, or is told that the engine does not come up."""
+        target = chosen(target_, self._targets())
+        self.world.ask(target, math.inf)
+        ticket = self.world.last_ticket
+        for _ in range(6):
+            engine = self.world.engines.get(target)
+            if end == "its load fails" and engine is not None and engine.phase is LOADING:
+                self.world.feed(LoadFailed(target, engine.epoch, "exit code 1"))
+            else:
+                self._take_course()
+        if ticket in self.world.held and end == "leaves":
+            self.world.now_s += MOMENT_S
+            self.world.feed(Release(ticket))
+
+    @rule(numbers=st.lists(pick, min_size=2, max_size=5))
+    def clients_are_served_in_turn(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self.a_client_is_served(number, "leaves")
+
     @rule(target_=pick, count=st.integers(2, 3))
     def several_clients_ask(self, target_: int, count: int) -> None:
         for number in range(count):
@@ -120,43 +144,56 @@ class ResidencyMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.held)
     @rule(index=pick)
     def a_lease_ends(self, index: int) -> None:
+        self.world.now_s += MOMENT_S
         self.world.feed(Release(chosen(index, list(self.world.held))))
 
     @precondition(lambda self: self.world.pending)
     @rule(index=pick)
-    def a_client_leaves_the_queue(self, index: int) -> None:
-        self.world.feed(Release(chosen(index, list(self.world.pending))))
+    def clients_leave_the_queue(self, index: int) -> None:
+        """One of them, or all who wait for the same model."""
+        ticket = chosen(index, list(self.world.pending))
+        target = self.world.pending[ticket].target
+        everybody = [other for other, asked in self.world.pending.items() if asked.target == target]
+        for leaving in everybody if index % 2 else [ticket]:
+            self.world.feed(Release(leaving))
 
     # ------------------------------------------------------------ engines
 
-    @precondition(lambda self: self._in(events.Phase.LOADING))
+    @precondition(lambda self: self._in(LOADING, UNLOADING))
     @rule(index=pick)
-    def an_engine_comes_up(self, index: int) -> None:
-        engine = chosen(index, self._in(events.Phase.LOADING))
-        self.world.feed(Loaded(engine.target, engine.epoch))
+    def an_engine_comes_up_or_is_gone(self, index: int) -> None:
+        self.world.now_s += MOMENT_S
+        self._move(chosen(index, self._in(LOADING, UNLOADING)))
 
-    @precondition(lambda self: self._in(events.Phase.LOADING))
+    @rule(steps=st.integers(1, 6))
+    def everything_takes_its_course(self, steps: int) -> None:
+        for _ in range(steps):
+            self._take_course()
+
+    def _take_course(self) -> None:
+        """The oldest load or stop ends; where none is under way and somebody waits, the oldest lease does."""
+        if moving := self._in(LOADING, UNLOADING):
+            self.world.now_s += MOMENT_S
+            self._move(moving[0])
+        elif self.world.held and self.world.pending:
+            self.world.feed(Release(next(iter(self.world.held))))
+
+    def _move(self, engine: Engine) -> None:
+        ended = Loaded if engine.phase is LOADING else Gone
+        self.world.feed(ended(engine.target, engine.epoch))
+
+    @precondition(lambda self: self._in(LOADING, READY, DRAINING))
     @rule(index=pick)
-    def an_engine_does_not_come_up(self, index: int) -> None:
-        engine = chosen(index, self._in(events.Phase.LOADING))
-        self.world.feed(LoadFailed(engine.target, engine.epoch, "exit code 1"))
+    def an_engine_fails(self, index: int) -> None:
+        """It does not come up, or it dies in service."""
+        engine = chosen(index, self._in(LOADING, READY, DRAINING))
+        failure = LoadFailed if engine.phase is LOADING else Died
+        self.world.feed(failure(engine.target, engine.epoch, "exit code 1"))
 
-    @precondition(lambda self: self._in(events.Phase.READY, events.Phase.DRAINING))
-    @rule(index=pick)
-    def an_engine_dies(self, index: int) -> None:
-        engine = chosen(index, self._in(events.Phase.READY, events.Phase.DRAINING))
-        self.world.feed(Died(engine.target, engine.epoch, "killed by signal 9"))
-
-    @precondition(lambda self: self._in(events.Phase.UNLOADING))
-    @rule(index=pick)
-    def an_engine_is_gone(self, index: int) -> None:
-        engine = chosen(index, self._in(events.Phase.UNLOADING))
-        self.world.feed(Gone(engine.target, engine.epoch))
-
-    @precondition(lambda self: self._in(events.Phase.LOADING, events.Phase.READY, events.Phase.DRAINING))
+    @precondition(lambda self: self._in(LOADING, READY, DRAINING))
     @rule(index=pick, device=st.sampled_from(("ram", "ram", "gpu0")), more=st.integers(-1, 3))
     def an_engine_is_measured(self, index: int, device: str, more: int) -> None:
-        engine = chosen(index, self._in(events.Phase.LOADING, events.Phase.READY, events.Phase.DRAINING))
+        engine = chosen(index, self._in(LOADING, READY, DRAINING))
         held = {**engine.footprint, device: max(0, engine.footprint.get(device, 0) + more)}
         self.world.feed(Measured(engine.target, engine.epoch, held))
 
@@ -167,8 +204,8 @@ class ResidencyMachine(RuleBasedStateMachine):
         engine = self.world.engines.get(target)
         epoch = self.world.models[target].epoch
         stale = epoch - 1 if engine is not None else epoch
-        unloading = engine is not None and engine.phase is events.Phase.UNLOADING
-        ready = engine is not None and engine.phase is events.Phase.READY
+        unloading = engine is not None and engine.phase is UNLOADING
+        ready = engine is not None and engine.phase is READY
         reports = (
             Loaded(target, epoch if ready or unloading else stale),
             LoadFailed(target, epoch if ready or unloading else stale, "late"),
@@ -181,20 +218,20 @@ class ResidencyMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ admins and strangers
 
-    @rule(index=pick, kind=st.sampled_from(("unload", "pin", "unpin", "load")))
+    @rule(index=pick, kind=st.sampled_from(("load", "unload", "pin", "unpin", "describe")))
     def an_admin_acts(self, index: int, kind: str) -> None:
-        target = chosen(index, self._targets())
+        waiting = [asked.target for asked in self.world.pending.values()]
+        target = chosen(index, waiting if waiting and index % 3 else self._targets())
         match kind:
             case "unload":
                 self.world.feed(events.Unload(target))
             case "load":
                 self.world.ask(target, math.inf, explicit=True)
+            case "describe":
+                described = events.Describe(target, chosen(index // 2, NEW_FOOTPRINTS), "learned", chosen(index, IDLE_S))
+                self.world.feed(described)
             case _:
                 self.world.feed(events.Pin(target, kind == "pin"))
-
-    @rule(index=pick, footprint=st.sampled_from(FOOTPRINTS), idle_s=st.sampled_from(IDLE_S))
-    def a_model_is_described_anew(self, index: int, footprint: Mapping[str, int], idle_s: float | None) -> None:
-        self.world.feed(events.Describe(chosen(index, self._targets()), footprint, "learned", idle_s))
 
     @rule(budget=st.sampled_from(BUDGETS))
     def strangers_change_the_budget(self, budget: Mapping[str, int]) -> None:
@@ -207,22 +244,19 @@ class ResidencyMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ time
 
-    @rule(seconds=st.sampled_from(TIMES_S))
-    def time_passes(self, seconds: float) -> None:
-        self.world.pass_time(seconds)
+    @rule(seconds=st.sampled_from(TIMES_S), late=st.booleans())
+    def time_passes(self, seconds: float, late: bool) -> None:
+        """For a shell that ticks when it said it would, or for one that is late."""
+        if late:
+            self.world.now_s += seconds
+        else:
+            self.world.pass_time(seconds)
 
-    @rule(seconds=st.sampled_from(TIMES_S))
-    def time_passes_and_the_shell_is_late(self, seconds: float) -> None:
-        self.world.now_s += seconds
-
-    @precondition(lambda self: self.world.alarm_s < math.inf)
     @rule()
     def the_alarm_rings(self) -> None:
-        self.world.pass_time(max(0.0, self.world.alarm_s - self.world.now_s))
-
-    @rule()
-    def it_is_asked_twice(self) -> None:
-        """After a tick everything has been decided: the same moment again brings nothing."""
+        """And after a tick everything has been decided: the same moment again brings nothing."""
+        if self.world.alarm_s < math.inf:
+            self.world.now_s = max(self.world.now_s, self.world.alarm_s)
         self.world.feed(events.Tick())
         again = self.world.feed(events.Tick())
         assert again == [], f"decided only when asked again: {again}"

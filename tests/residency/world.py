@@ -73,7 +73,7 @@ class World(Books):
         self.alarm_s = math.inf  # when the shell will tick
         self.events = 0
         self.sound = True  # no promise has been broken yet
-        self._tickets = 0
+        self.last_ticket = 0
 
     # ------------------------------------------------------------ the shell
 
@@ -132,11 +132,11 @@ class World(Books):
 
     def done(self) -> set[int]:
         """Tickets that were answered or given up, and hold nothing."""
-        return set(range(1, self._tickets + 1)) - self.pending.keys() - self.held.keys()
+        return set(range(1, self.last_ticket + 1)) - self.pending.keys() - self.held.keys()
 
     def ask(self, target: str, patience_s: float, *, explicit: bool = False) -> list[Decision]:
-        self._tickets += 1
-        return self.feed(Acquire(self._tickets, target, self.now_s + patience_s, explicit))
+        self.last_ticket += 1
+        return self.feed(Acquire(self.last_ticket, target, self.now_s + patience_s, explicit))
 
     def ask_as_planned(self, target: str) -> None:
         """What `plan` says of one more request is what then happens, and saying it changes nothing."""
@@ -146,7 +146,7 @@ class World(Books):
         assert dump(self.core) == before, "plan changed the state"
         if len(self.pending) >= self.queue_max:
             return
-        ticket = self._tickets + 1
+        ticket = self.last_ticket + 1
         decisions = self.ask(target, math.inf)
         match plan.outcome:
             case "ready":
@@ -417,7 +417,7 @@ class World(Books):
     # ------------------------------------------------------------ victims
 
     def _check_victims(self, target: str, leaving: list[Engine]) -> None:
-        """Enough, none too many, nobody protected, idle before busy, and of equal ones the least recently used."""
+        """Enough, none too many, nobody protected, idle before busy; and nobody where one as large was used less recently."""
         model = self.models[target]
         cold = self.cold()
         assert target in cold, f"evicted for {target}, which does not wait"
@@ -438,10 +438,9 @@ class World(Books):
             assert not self.covers(idle, short), f"busy ones leave for {target}, idle ones would do"
         for victim in leaving:
             for other in pool:
-                if other not in leaving and _sizes(other.footprint) == _sizes(victim.footprint):
-                    assert _use(victim) <= _use(other), (
-                        f"{victim.target} leaves before {other.target}, used less recently"
-                    )
+                as_large = all(other.footprint.get(d, 0) >= victim.footprint.get(d, 0) for d in short)
+                if as_large and other not in leaving:
+                    assert _use(victim) <= _use(other), f"{victim.target} leaves, {other.target} was used less recently"
         model.evicted |= {victim.target for victim in leaving}
 
     def _check_over_budget(self, leaving: list[Engine]) -> None:
@@ -453,10 +452,6 @@ class World(Books):
             rest = [engine for engine in leaving if engine is not victim]
             needed = [d for d in over if self.covers(leaving, {d: over[d]}) and not self.covers(rest, {d: over[d]})]
             assert needed, f"{victim.target} need not leave: {over} over budget"
-
-
-def _sizes(footprint: Mapping[str, int]) -> dict[str, int]:
-    return {device: size for device, size in footprint.items() if size > 0}
 
 
 def _use(engine: Engine) -> tuple[bool, float]:
