@@ -258,13 +258,16 @@ def report(result: Result) -> str:
         f"run       {result.seconds:.0f} s, {len(next(iter(result.turns.values())))} rounds, medians; load average before "
         f"{result.load_average_before:.1f}; others used {result.neighbours_share:.0%} of the machine meanwhile",
         "",
-        f"{'':28}" + "".join(f"{name:>22}" for name in names),
+        f"{'':36}" + "".join(f"{name:>22}" for name in names),
     ]
     for field, title, digits in _ROWS:
         cells = "".join(f"{_cell(result, name, field, names[0], digits):>22}" for name in names)
-        lines.append(f"{title:28}{cells}")
+        lines.append(f"{title:36}{cells}")
+    for field, title, _ in (row for row in _ROWS if row[0].startswith("cpu")):
+        cells = "".join(f"{_best_cell(result, name, field, names[0]):>22}" for name in names)
+        lines.append(f"{'best round: ' + title:36}{cells}")
     for field, title in _MEMORY_ROWS:
-        lines.append(f"{title:28}" + "".join(f"{getattr(result.memory[name], field):>22.1f}" for name in names))
+        lines.append(f"{title:36}" + "".join(f"{getattr(result.memory[name], field):>22.1f}" for name in names))
     return "\n".join([*lines, "", *_remarks(result)])
 
 
@@ -276,6 +279,12 @@ def _cell(result: Result, name: str, field: str, yardstick: str, digits: int) ->
         return text
     ratio = statistics.median(value / of for value, of in zip(values, base, strict=True))
     return f"{text} ({ratio:.2f}×)"
+
+
+def _best_cell(result: Result, name: str, field: str, yardstick: str) -> str:
+    """The least disturbed round of each: on a busy machine the nearest to the truth."""
+    best, base = (min(getattr(turn, field) for turn in result.turns[who]) for who in (name, yardstick))
+    return f"{best:,.1f}" if name == yardstick or not base else f"{best:,.1f} ({best / base:.2f}×)"
 
 
 def _remarks(result: Result) -> list[str]:

@@ -58,6 +58,8 @@ from .state import Known, Resident, State, Ticket
 
 # Told to clients whose wait was cut short by a limit of ours: when it is worth coming back.
 RETRY_AFTER_S = 5.0
+# An engine that has been up for so long was sound: its death begins a new count.
+STEADY_S = 60.0
 
 
 class Residency:
@@ -159,8 +161,6 @@ class Residency:
         if resident is not None:
             resident.leases -= 1
             resident.last_used_s = now_s
-            if resident.phase is Phase.READY:
-                self._state.known[resident.target].deaths = 0
             matters = self._tight or self._state.waiting or resident.phase is Phase.DRAINING
             if matters and not resident.leases:
                 self._settle(now_s, out)
@@ -195,7 +195,7 @@ class Residency:
     def _died(self, event: Died, now_s: float, out: list[Decision]) -> None:
         """Its leases are void; what is left of it is swept up like any unload, and its bytes stay committed until Gone.
 
-        A first death is forgiven (the next request loads it again); deaths in a row, with no lease ended well, cool down.
+        A first death is forgiven (the next request loads it again); deaths in a row, each soon after its load, cool down.
         """
         resident = self._state.residents.get(event.target)
         if resident is None or resident.epoch != event.epoch or resident.phase not in (Phase.READY, Phase.DRAINING):
@@ -204,7 +204,8 @@ class Residency:
             del self._state.leases[ticket]
         resident.leases = 0
         known = self._state.known[event.target]
-        known.deaths += 1
+        assert resident.ready_s is not None
+        known.deaths = 1 if now_s - resident.ready_s >= STEADY_S else known.deaths + 1
         if known.deaths > 1:
             known.cool_down(now_s, known.deaths - 1, event.reason)
             self._reject_all(event.target, Refusal.COOLING_DOWN, event.reason, known.retry_at_s - now_s, out)

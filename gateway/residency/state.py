@@ -40,7 +40,7 @@ class Known:
         self.pinned = event.pinned
         self.epoch = 0
         self.failures = 0  # failed loads in a row; above 0 it is on probation
-        self.deaths = 0  # deaths in a row without one lease ended in between
+        self.deaths = 0  # deaths in a row, each soon after its load
         self.retry_at_s = 0.0
         self.reason = ""
         self.victims: tuple[str, ...] = ()  # who left for the load that is waited for or under way

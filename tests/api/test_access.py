@@ -27,7 +27,6 @@ ADMINS = [
     ("GET", "/admin//residency/"),
     ("GET", "/%61dmin/residency"),
     ("GET", "http://127.0.0.1/admin/residency"),
-    ("GET", "//127.0.0.1//admin/residency"),
 ]
 FOREIGN = [
     [("origin", "https://evil.example")],

@@ -104,8 +104,6 @@ class Books:
                 if engine is not None:
                     engine.leases -= 1
                     engine.last_used_s = self.now_s
-                    if engine.phase is Phase.READY:
-                        self.models[engine.target].deaths = 0
                 self.forget_victims()
             case Describe():
                 model = self.models.setdefault(event.target, Model(event))
@@ -128,7 +126,8 @@ class Books:
                     del self.held[ticket]
                 engine.leases = 0
                 model = self.models[event.target]
-                model.deaths += 1
+                assert engine.ready_s is not None
+                model.deaths = 1 if self.now_s - engine.ready_s >= 60.0 else model.deaths + 1
                 if model.deaths > 1:
                     self._cool_down(model, model.deaths - 1)
             case Gone():

@@ -65,6 +65,7 @@ def on_virtual_time(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
         async def whole() -> None:
             asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
             await test(*args, **kwargs)
+            await turns(2)  # what was just cancelled ends in its next turn
             left = asyncio.all_tasks() - {asyncio.current_task()}
             assert not left, f"still running: {left}"
             gc.collect()
