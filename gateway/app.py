@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from gateway.api.errors import tell, tell_http
 from gateway.api.health import count_happenings, health_routes, residency_gauges
 from gateway.api.models import model_routes
 from gateway.metering.metrics import Metrics
+from gateway.metering.traces import Tracing, from_environment
 from gateway.proxy.pipeline import Pipeline
 from gateway.residency.footprints import Footprints
 from gateway.residency.manager import ResidencyManager
@@ -83,7 +85,8 @@ async def gateway(config: Config) -> AsyncGenerator[Gateway, None]:
     residency.journal.listeners += [partial(count_happenings, metrics), _log_happening]
     sampler = Sampler(residency, config.memory, loop.time)
     background = [asyncio.create_task(sampler.run(), name="sampler"), asyncio.create_task(_preload(config, residency))]
-    app = _application(config, catalog, residency, providers, metrics)
+    tracing = from_environment(os.environ)
+    app = _application(config, catalog, residency, providers, metrics, tracing)
     try:
         yield Gateway(app, catalog, residency, metrics, sampler)
     finally:
@@ -96,6 +99,8 @@ async def gateway(config: Config) -> AsyncGenerator[Gateway, None]:
         await warden.aclose()
         await footprints.aclose()
         await measurer.aclose()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
 
 def _application(
@@ -104,6 +109,7 @@ def _application(
     residency: ResidencyManager,
     providers: Mapping[str, Provider],
     metrics: Metrics,
+    tracing: Tracing | None,
 ) -> App:
     keys = Keys(config.server.api_keys, config.server.admin_keys)
     limits = assembly.limits_of(config)
@@ -114,6 +120,7 @@ def _application(
         metrics,
         max_body_bytes=config.server.max_body_bytes,
         keepalive_s=config.residency.keepalive_s,
+        tracing=tracing,
     )
     litestar = Litestar(
         [

@@ -59,6 +59,7 @@ PURE = (
     "gateway/residency/events.py",
     "gateway/residency/planning.py",
     "gateway/residency/policy.py",
+    "gateway/residency/refusals.py",
     "gateway/residency/room.py",
     "gateway/residency/state.py",
     "gateway/routing/resolve.py",

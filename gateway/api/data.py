@@ -15,6 +15,7 @@ from typing import Any, cast
 from gateway.access.keys import Keys
 from gateway.errors import BodyTooLarge, MethodNotAllowed
 from gateway.metering.metrics import Metrics
+from gateway.metering.traces import Tracing
 from gateway.proxy.client import Client, Receive, Send
 from gateway.proxy.headers import bearer, first
 from gateway.proxy.peek import peek
@@ -33,11 +34,19 @@ class DataRoutes:
     """One handler for all of them: it only needs the path."""
 
     def __init__(
-        self, pipeline: Pipeline, keys: Keys, metrics: Metrics, *, max_body_bytes: int, keepalive_s: float
+        self,
+        pipeline: Pipeline,
+        keys: Keys,
+        metrics: Metrics,
+        *,
+        max_body_bytes: int,
+        keepalive_s: float,
+        tracing: Tracing | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._keys = keys
         self._metrics = metrics
+        self._tracing = tracing
         self._max_body_bytes = max_body_bytes
         # 0 would be a comment in every turn of the loop; who writes it means none
         self._keepalive_s = keepalive_s if 0 < keepalive_s < math.inf else None
@@ -61,6 +70,15 @@ class DataRoutes:
             metrics.in_flight -= 1
             seconds = asyncio.get_running_loop().time() - started_s
             metrics.request(scope["path"], client.status, seconds, left=client.left)
+            if self._tracing is not None:
+                self._tracing.request(
+                    scope["headers"],
+                    model=client.asked,
+                    target=client.target,
+                    status=client.status,
+                    seconds=seconds,
+                    left=client.left,
+                )
 
     async def _serve(self, scope: Mapping[str, Any], receive: Receive, client: Client) -> None:
         if scope["method"] != "POST":

@@ -40,6 +40,7 @@ class Client:
         "_task",
         "_timers",
         "_watcher",
+        "asked",
         "bytes_out",
         "committed",
         "ended",
@@ -48,6 +49,7 @@ class Client:
         "started",
         "status",
         "streaming",
+        "target",
     )
 
     def __init__(self, receive: Receive, send: Send, fields: Headers, keepalive_s: float | None) -> None:
@@ -61,6 +63,8 @@ class Client:
         self._timers: list[asyncio.TimerHandle] = []
         self._watcher: asyncio.Task[object] | None = None
         self._busy: asyncio.Task[None] | None = None
+        self.asked = ""  # the model's name as the caller gave it
+        self.target = ""  # who answers, as far as is known
         self.bytes_out = 0
         self.last_s = self._loop.time()
         self.status = 0

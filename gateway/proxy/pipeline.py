@@ -74,6 +74,7 @@ class Pipeline:
 
         Raises: GatewayError, ProviderError.
         """
+        client.asked = call.model
         model = resolve(self._catalog(), call.model)
         client.watch(stream=call.stream)
         for place, target in enumerate(model.targets, 1):
@@ -86,6 +87,7 @@ class Pipeline:
 
     async def _attempt(self, call: Call, target: Target, client: Client) -> None:
         """One target; an engine of ours that died before anything could be sent to it is loaded anew, once."""
+        client.target = target.key
         for again in (True, False):
             engine: Engine | None = None
             try:

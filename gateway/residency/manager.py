@@ -14,23 +14,15 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
-from gateway.errors import (
-    GatewayError,
-    LargerThanBudget,
-    LoadStopped,
-    NoRoomBesidePins,
-    QueueFull,
-    ShuttingDown,
-    WaitTimedOut,
-)
 from providers.contract import Engine, EngineSpec, Loader, ProcessExit
 from providers.errors import LoadFailed
 
 from . import core, events
-from .events import Footprint, Plan, Refusal, ResidentView, WaitingView
+from .events import Footprint, Plan, ResidentView, WaitingView
 from .footprints import Footprints
 from .journal import Journal
 from .memory import DeviceBudget, Measurer
+from .refusals import refusal_error
 
 log = logging.getLogger("roundhouse.residency")
 
@@ -43,23 +35,6 @@ RAM_BACK_S = 0.25
 DEATH_NOTICE_S = 1.0
 # What a stop may take beyond the engine's own limit before we give up waiting for it: TERM, KILL and a sweep of /proc.
 STOP_GRACE_S = 10.0
-
-_REFUSALS: Mapping[Refusal, type[GatewayError]] = {
-    Refusal.QUEUE_FULL: QueueFull,
-    Refusal.WAIT_TIMED_OUT: WaitTimedOut,
-    Refusal.LARGER_THAN_BUDGET: LargerThanBudget,
-    Refusal.NO_ROOM_BESIDE_PINS: NoRoomBesidePins,
-    Refusal.UNLOADED: LoadStopped,
-    Refusal.SHUTTING_DOWN: ShuttingDown,
-}
-_ADVICE: Mapping[Refusal, str] = {
-    Refusal.QUEUE_FULL: "try again later, or raise residency.queue_max",
-    Refusal.WAIT_TIMED_OUT: "try again later, or raise residency.patience_s",
-    Refusal.LARGER_THAN_BUDGET: "use a smaller model or context, or raise the memory budget",
-    Refusal.NO_ROOM_BESIDE_PINS: "unpin a model, or raise the memory budget",
-    Refusal.UNLOADED: "ask again to load it anew",
-    Refusal.SHUTTING_DOWN: "try again when it is back",
-}
 
 
 class Managed:
@@ -297,21 +272,7 @@ class ResidencyManager:
         )
         answer = self._answers.get(decision.ticket)
         if answer is not None and not answer.done():
-            answer.set_exception(self._refusal(decision))
-
-    def _refusal(self, decision: events.Reject) -> Exception:
-        kind = _REFUSALS.get(decision.refusal)
-        if kind is not None:
-            message = f"'{decision.target}': {decision.detail}; {_ADVICE[decision.refusal]}"
-            return kind(message, retry_after_s=decision.retry_after_s, param="model")
-        last = self._failures.get(decision.target)
-        return LoadFailed(
-            f"'{decision.target}' cannot be loaded: {decision.detail}",
-            source="gateway" if last is None else last.source,
-            exit_code=None if last is None else last.exit_code,
-            log_lines=() if last is None else last.log_lines,
-            retry_after_s=decision.retry_after_s,
-        )
+            answer.set_exception(refusal_error(decision, self._failures.get(decision.target)))
 
     def _start_load(self, decision: events.StartLoad) -> None:
         self.journal.note(

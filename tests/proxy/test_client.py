@@ -116,10 +116,11 @@ async def test_comment_and_event_do_not_mix_when_the_caller_is_slow() -> None:
     wire.clear.clear()
     await asyncio.sleep(10.5)
     writing = asyncio.ensure_future(wire.client.write(EVENT))
-    ending = asyncio.ensure_future(wire.client.end())
     await asyncio.sleep(30.0)
+    assert not writing.done()
     wire.clear.set()
-    await asyncio.gather(writing, ending)
+    await writing
+    await wire.client.end()
     wire.client.unwatch()
     assert wire.said() == [200, KEEP_ALIVE, EVENT, b""]
 
