@@ -12,7 +12,7 @@ import msgspec
 
 from .events import Footprint, Phase, Plan, Refusal
 from .policy import Candidate, choose_victims, lru_order
-from .room import Room, covers, room_text, total
+from .room import Room, covers, room_text, size_text, total
 from .state import State
 
 # How many waiting models are planned for at once. Bounds the cost of one decision; those behind wait their turn.
@@ -127,12 +127,18 @@ def never(state: State, pinned: Footprint, need: Footprint) -> tuple[Refusal | N
     for device, size in need.items():
         budget = state.budget.get(device, 0)
         if size > budget and size > 0:
-            return Refusal.LARGER_THAN_BUDGET, f"{device}: needs {size} bytes, the budget is {budget} bytes"
+            return (
+                Refusal.LARGER_THAN_BUDGET,
+                f"{device}: needs {size_text(size)} ({size} bytes), the budget is {size_text(budget)} ({budget} bytes)",
+            )
     for device, held in pinned.items():  # most often empty
         size = need.get(device, 0)
         left = state.budget.get(device, 0) - held
         if size > left and size > 0:
-            return Refusal.NO_ROOM_BESIDE_PINS, f"{device}: needs {size} bytes, pinned models leave {left} bytes"
+            return (
+                Refusal.NO_ROOM_BESIDE_PINS,
+                f"{device}: needs {size_text(size)} ({size} bytes), pinned models leave {size_text(left)} ({left} bytes)",
+            )
     return None, ""
 
 

@@ -28,10 +28,11 @@ def covers(sizes: Footprint, short: Footprint) -> bool:
 
 def room_text(sizes: Footprint) -> str:
     """`ram 1.2 GiB, gpu0 0.3 GiB` for people."""
-    return ", ".join(f"{device} {_size_text(size)}" for device, size in sizes.items()) or "nothing"
+    return ", ".join(f"{device} {size_text(size)}" for device, size in sizes.items()) or "nothing"
 
 
-def _size_text(size_bytes: int) -> str:
+def size_text(size_bytes: int) -> str:
+    """`1.2 GiB` for people."""
     for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB")):
         if abs(size_bytes) >= unit:
             return f"{size_bytes / unit:.1f} {name}"

