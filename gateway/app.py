@@ -133,7 +133,7 @@ def _application(
         openapi_config=None,
         logging_config=None,
     )
-    return Edge(litestar, keys, DATA_PATHS)
+    return Edge(litestar, keys, data.handle, DATA_PATHS)
 
 
 def _data_handlers(data: DataRoutes) -> Iterable[ASGIRouteHandler]:

@@ -16,7 +16,7 @@ from gateway.access.keys import Keys
 from gateway.errors import BodyTooLarge, MethodNotAllowed
 from gateway.metering.metrics import Metrics
 from gateway.metering.traces import Tracing
-from gateway.proxy.client import Client, Receive, Send
+from gateway.proxy.client import Client, Receive, Send, Watchman
 from gateway.proxy.headers import bearer, first
 from gateway.proxy.peek import peek
 from gateway.proxy.pipeline import Call, Pipeline
@@ -43,6 +43,7 @@ class DataRoutes:
         keepalive_s: float,
         tracing: Tracing | None = None,
     ) -> None:
+        self._watchman = Watchman(asyncio.get_running_loop())
         self._pipeline = pipeline
         self._keys = keys
         self._metrics = metrics
@@ -53,7 +54,7 @@ class DataRoutes:
 
     async def handle(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """One exchange, from its header fields to its last byte."""
-        client = Client(receive, send, scope["state"]["fields"], self._keepalive_s)
+        client = Client(self._watchman, receive, send, scope["state"]["fields"], self._keepalive_s)
         metrics = self._metrics
         metrics.in_flight += 1
         started_s = client.last_s
@@ -68,7 +69,7 @@ class DataRoutes:
         finally:
             client.unwatch()
             metrics.in_flight -= 1
-            seconds = asyncio.get_running_loop().time() - started_s
+            seconds = self._watchman.loop.time() - started_s
             metrics.request(scope["path"], client.status, seconds, left=client.left)
             if self._tracing is not None:
                 self._tracing.request(

@@ -21,6 +21,40 @@ WATCH_AFTER_S = 0.02
 _EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
+class Watchman:
+    """Begins to watch for the leaving of every caller whose answer is not there at once; one timer serves all of them.
+
+    A timer for each request costs more than most answers need to come.
+    """
+
+    __slots__ = ("_armed", "_waiting", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._waiting: dict[Client, float] = {}  # in order, since all wait equally long
+        self._armed = False
+
+    def add(self, client: Client) -> None:
+        """Watch it after WATCH_AFTER_S, unless it is forgotten by then."""
+        self._waiting[client] = self.loop.time() + WATCH_AFTER_S
+        if not self._armed:
+            self._armed = True
+            self.loop.call_later(WATCH_AFTER_S, self._look)
+
+    def forget(self, client: Client) -> None:
+        """It has its answer. Idempotent."""
+        self._waiting.pop(client, None)
+
+    def _look(self) -> None:
+        now_s = self.loop.time()
+        for client in [client for client, due_s in self._waiting.items() if due_s <= now_s]:
+            del self._waiting[client]
+            client.listen()
+        self._armed = bool(self._waiting)
+        if self._armed:
+            self.loop.call_later(WATCH_AFTER_S, self._look)
+
+
 class Client:
     """One caller, from the moment its body has been read.
 
@@ -40,6 +74,7 @@ class Client:
         "_task",
         "_timers",
         "_watcher",
+        "_watchman",
         "asked",
         "bytes_out",
         "committed",
@@ -52,14 +87,17 @@ class Client:
         "target",
     )
 
-    def __init__(self, receive: Receive, send: Send, fields: Headers, keepalive_s: float | None) -> None:
+    def __init__(
+        self, watchman: Watchman, receive: Receive, send: Send, fields: Headers, keepalive_s: float | None
+    ) -> None:
+        self._watchman = watchman
         self._receive = receive
         self._send = send
         self._fields = fields
         self._keepalive_s = keepalive_s
-        self._loop = asyncio.get_running_loop()
+        self._loop = watchman.loop  # looking it up costs a system call on some Pythons
         self._tail = Tail()
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._loop)
         self._timers: list[asyncio.TimerHandle] = []
         self._watcher: asyncio.Task[object] | None = None
         self._busy: asyncio.Task[None] | None = None
@@ -74,16 +112,21 @@ class Client:
         self.ended = False
         self.left = False  # it went away before the end
 
+    def now_s(self) -> float:
+        """A reading of the loop's clock."""
+        return self._loop.time()
+
     # ------------------------------------------------------------ its leaving
 
     def watch(self, *, stream: bool) -> None:
         """From now on its leaving cancels the current task; with `stream`, silence is filled with comments."""
-        self._timers.append(self._loop.call_later(WATCH_AFTER_S, self._listen))
+        self._watchman.add(self)
         if stream and self._keepalive_s is not None:
             self._timers.append(self._loop.call_later(self._keepalive_s, self._look_for_silence))
 
     def unwatch(self) -> None:
         """The exchange is over. Idempotent."""
+        self._watchman.forget(self)
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -92,7 +135,8 @@ class Client:
         if self._busy is not None:
             self._busy.cancel()
 
-    def _listen(self) -> None:
+    def listen(self) -> None:
+        """From now on its leaving cancels the task. Called by the watchman."""
         self._watcher = self._loop.create_task(self._wait_for_leaving())
 
     async def _wait_for_leaving(self) -> object:

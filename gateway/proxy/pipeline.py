@@ -17,13 +17,16 @@ from gateway.residency.manager import ResidencyManager
 from gateway.routing.catalog import Catalog, Target
 from gateway.routing.resolve import resolve
 from providers.contract import Engine, Provider, Request
-from providers.errors import LoadFailed, UpstreamUnreachable
+from providers.errors import LoadFailed, UpstreamBroke, UpstreamUnreachable
 
 from .client import Client
 from .forward import forward
 from .headers import to_upstream
 from .peek import with_model
 
+# The kernel still takes connections for a process that is being torn down, and resets them: an engine that is gone so soon after
+# a request was sent had been killed before.
+DEAD_ALREADY_S = 1.0
 # What another target may mend: nothing has reached an upstream.
 _NEXT_TARGET = (UpstreamUnreachable, LoadFailed, CapacityError)
 
@@ -86,17 +89,25 @@ class Pipeline:
                     raise
 
     async def _attempt(self, call: Call, target: Target, client: Client) -> None:
-        """One target; an engine of ours that died before anything could be sent to it is loaded anew, once."""
+        """One target; an engine of ours that was dead already when the request came to it is loaded anew, once.
+
+        A request that takes its time and then kills the engine is not repeated: it would do so again.
+        """
         client.target = target.key
         for again in (True, False):
             engine: Engine | None = None
+            sent_s = 0.0
             try:
                 async with self._residency.lease(target.key, self._patience_s) as lease:
                     engine = lease.engine
+                    sent_s = client.now_s()
                     await self._forward(call, target, engine, client)
                 return
-            except UpstreamUnreachable:
-                if engine is None or not again or not await self._residency.has_left(target.key, engine):
+            except (UpstreamUnreachable, UpstreamBroke) as error:
+                dead = isinstance(error, UpstreamUnreachable) or (
+                    error.nothing_received and client.now_s() - sent_s < DEAD_ALREADY_S
+                )
+                if engine is None or not (again and dead) or not await self._residency.has_left(target.key, engine):
                     raise
 
     async def _forward(self, call: Call, target: Target, engine: Engine | None, client: Client) -> None:

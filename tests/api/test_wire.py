@@ -91,7 +91,7 @@ async def test_head_of_the_root_is_200_without_a_body(gateway: Running) -> None:
 
 async def test_host_that_is_none_is_told_in_the_envelope(gateway: Running) -> None:
     """Refused before any handler, and still with an id."""
-    answer = await ask(gateway.port, "POST", CHAT, chat("echo"), [("host", "a b")])
+    answer = await ask(gateway.port, "GET", "/v1/models", None, [("host", "a b")])
     assert (answer.status, answer.error["code"]) == (400, "invalid_request")
     assert answer.field("x-request-id")
 

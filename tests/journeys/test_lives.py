@@ -1,9 +1,11 @@
-"""How a gateway's process ends: politely while it streams, or not at all politely; no engine survives it either way."""
+"""How a gateway's process ends while somebody streams and somebody watches, and what its log has told by then."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import re
 import signal
 from pathlib import Path
@@ -11,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.gateways import Served, served
-from tests.fakes.processes import ENGINE, alive, pids, until
-from tests.fakes.running import CHAT, Caller, ask, chat
+from tests.fakes.processes import ENGINE, alive, pids
+from tests.fakes.running import CHAT, Caller, ask, chat, running
 
 TOML = f"""
 [server]
@@ -49,8 +51,8 @@ async def family(port: int, *models: str) -> list[int]:
     return found
 
 
-async def test_stream_may_end_when_the_gateway_is_asked_to(tmp_path: Path) -> None:
-    """SIGTERM: the running answer comes to its `[DONE]`, new ones are refused, then all is gone and the exit code is 0."""
+async def test_events_end_when_the_gateway_is_asked_to_stop(tmp_path: Path) -> None:
+    """A dashboard that follows them, or a client that keeps its connection, does not hold up the end; an answer does."""
     with served(tmp_path, TOML) as gateway:
         port = port_of(gateway)
         engines = await family(port, "dripping")
@@ -73,7 +75,7 @@ async def test_stream_may_end_when_the_gateway_is_asked_to(tmp_path: Path) -> No
 
 
 async def test_second_signal_does_not_wait_for_the_stream(tmp_path: Path) -> None:
-    """The answer is cut, the engines are stopped all the same."""
+    """The engines are stopped under it, which it is told as far as there is time; nobody takes it for finished."""
     with served(tmp_path, TOML) as gateway:
         port = port_of(gateway)
         engines = await family(port, "dripping")
@@ -82,31 +84,54 @@ async def test_second_signal_does_not_wait_for_the_stream(tmp_path: Path) -> Non
             await streaming.head()
             await streaming.piece()
             gateway.process.send_signal(signal.SIGTERM)
-            while (await ask_or_none(port)) is not None:
-                await asyncio.sleep(0.01)
+            await until_closed(port)
             gateway.process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(gateway.process.wait, 10)
-            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-                await streaming.rest()
+            body = b""
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while piece := await streaming.piece():
+                    body += piece
+            assert await asyncio.to_thread(gateway.process.wait, 10) == 0
+            assert b"token4999" not in body
+            assert b"[DONE]" not in body
         assert not [pid for pid in engines if alive(pid)]
 
 
-async def ask_or_none(port: int) -> int | None:
-    """The status of its health; None once it takes no connections any more."""
-    try:
-        return (await ask(port, "GET", "/health/live")).status
-    except (OSError, asyncio.IncompleteReadError):
-        return None
+async def until_closed(port: int) -> None:
+    """Until it takes no connections any more."""
+    async with asyncio.timeout(5.0):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                await ask(port, "GET", "/health/live")
+                await asyncio.sleep(0.01)
 
 
-async def test_no_child_survives_when_the_gateway_is_killed(tmp_path: Path) -> None:
-    """kill -9: engines, one that ignores TERM, and their daemonised children; nobody is there to tell them."""
-    with served(tmp_path, TOML) as gateway:
-        engines = await family(port_of(gateway), "dripping", "second")
-        assert all(alive(pid) for pid in engines)
-        gateway.process.kill()
-        gateway.process.wait(10)
-        await until(lambda: not any(alive(pid) for pid in engines))
+@pytest.mark.parametrize("stream", [False, True])
+async def test_engine_killed_while_idle_is_loaded_anew_for_the_next_request(tmp_path: Path, *, stream: bool) -> None:
+    """Asked before anybody has noticed its death: nothing was sent to it, so the caller need not know."""
+    async with running(tmp_path, TOML) as gateway:
+        assert (await ask(gateway.port, "POST", CHAT, chat("dripping", max_tokens=1))).status == 200
+        os.kill(gateway.parts.residency.engines["rig/dripping"].pid, signal.SIGKILL)
+        answer = await ask(gateway.port, "POST", CHAT, chat("dripping", stream=stream, max_tokens=1))
+        assert answer.status == 200
+        assert b'"finish_reason": "stop"' in answer.body
+        assert gateway.happened("loaded") == ["rig/dripping"] * 2
+        await gateway.until(lambda: gateway.leases() == 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_request_that_loses_two_engines_is_told_so(tmp_path: Path, *, stream: bool) -> None:
+    """Asked anew once, with comments meanwhile for a stream; not for ever, since it may be what kills them."""
+    toml = TOML.replace('"--gap-s", "0.02"', '"--first-s", "20"')
+    async with running(tmp_path, toml) as gateway, Caller(gateway.port) as caller:
+        await caller.ask("POST", CHAT, chat("dripping", stream=stream))
+        for loads in (1, 2):
+            await gateway.until(lambda loads=loads: len(gateway.happened("loaded")) == loads and gateway.leases() == 1)
+            os.kill(gateway.parts.residency.engines["rig/dripping"].pid, signal.SIGKILL)
+            await gateway.until(lambda loads=loads: len(gateway.happened("died")) == loads)
+        answer = await caller.answer()
+        assert (answer.status, answer.error["code"]) == (502, "upstream_broke")
+        assert gateway.happened("loaded") == ["rig/dripping"] * 2
+        assert gateway.leases() == 0
 
 
 async def test_log_tells_what_happened_and_no_secret(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.proxy.client import WATCH_AFTER_S, Client
+from gateway.proxy.client import WATCH_AFTER_S, Client, Watchman
 from gateway.proxy.sse import KEEP_ALIVE
 from tests.residency.shell import on_virtual_time
 
@@ -26,7 +26,8 @@ class Wire:
         self.clear = asyncio.Event()
         self.clear.set()
         self.complete = False
-        self.client = Client(self.receive, self.send, [(b"x-request-id", b"1")], keepalive_s)
+        watchman = Watchman(asyncio.get_running_loop())
+        self.client = Client(watchman, self.receive, self.send, [(b"x-request-id", b"1")], keepalive_s)
 
     async def receive(self) -> object:
         """The caller's leaving, when it does."""
@@ -167,7 +168,7 @@ async def test_leaving_cancels_the_task_that_serves() -> None:
     wire = Wire()
 
     async def serve() -> None:
-        wire.client = Client(wire.receive, wire.send, [], None)
+        wire.client = Client(Watchman(asyncio.get_running_loop()), wire.receive, wire.send, [], None)
         wire.client.watch(stream=False)
         try:
             await asyncio.Event().wait()
@@ -175,7 +176,7 @@ async def test_leaving_cancels_the_task_that_serves() -> None:
             wire.client.unwatch()
 
     task = asyncio.ensure_future(serve())
-    await asyncio.sleep(WATCH_AFTER_S * 2)
+    await asyncio.sleep(WATCH_AFTER_S * 3)
     wire.gone.set()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -194,6 +195,33 @@ async def test_leaving_after_the_end_changes_nothing() -> None:
     wire.client.unwatch()
     assert not wire.client.left
     await asyncio.sleep(0)
+
+
+@on_virtual_time
+async def test_leaving_is_noticed_for_each_of_many() -> None:
+    """One timer serves all: those who come while it runs are watched too, those who have their answer are not."""
+    watchman = Watchman(asyncio.get_running_loop())
+    listening: list[int] = []
+    clients: list[Client] = []
+
+    async def say(_: object) -> None: ...
+
+    for number in range(100):
+
+        async def receive(number: int = number) -> object:
+            listening.append(number)
+            return await asyncio.Event().wait()
+
+        client = Client(watchman, receive, say, [], None)
+        client.watch(stream=False)
+        clients.append(client)
+        if number % 2:
+            client.unwatch()
+        await asyncio.sleep(WATCH_AFTER_S / 10)
+    await asyncio.sleep(WATCH_AFTER_S * 3)
+    assert listening == list(range(0, 100, 2))
+    for client in clients:
+        client.unwatch()
 
 
 @on_virtual_time

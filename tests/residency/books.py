@@ -27,6 +27,8 @@ from gateway.residency.events import (
 
 # The protection of a ready model where the operator named none: as long as its load took, and never longer than this.
 PROTECTION_MAX_S = 30.0
+# An engine that was up for so long has died for the first time, whatever came before.
+STEADY_S = 60.0
 COOL_DOWN_FIRST_S = 5.0
 COOL_DOWN_MAX_S = 300.0
 
@@ -126,8 +128,7 @@ class Books:
                     del self.held[ticket]
                 engine.leases = 0
                 model = self.models[event.target]
-                assert engine.ready_s is not None
-                model.deaths = 1 if self.now_s - engine.ready_s >= 60.0 else model.deaths + 1
+                model.deaths = 1 if self.now_s - engine.ready_s >= STEADY_S else model.deaths + 1
                 if model.deaths > 1:
                     self._cool_down(model, model.deaths - 1)
             case Gone():

@@ -253,6 +253,13 @@ MUTANTS: Sequence[Mutant] = (
         "pass\n        return",
     ),
     Mutant(
+        "nobody_is_restored",
+        "a load fails, and the model that had to leave for it is missed by its next caller",
+        "core",
+        "        self._restore(victims, now_s, out)\n",
+        "",
+    ),
+    Mutant(
         "one_hopeless_device_keeps_all_idle_ones",
         "the GPU is over its budget because of a pin, so idle models stay although RAM is short",
         "core",

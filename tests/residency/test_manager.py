@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway.errors import LargerThanBudget, LoadStopped, NoRoomBesidePins, QueueFull, ShuttingDown, WaitTimedOut
-from gateway.residency.manager import MEMORY_BACK_S, RAM_BACK_S, STOP_GRACE_S
+from gateway.residency.manager import DEATH_NOTICE_S, MEMORY_BACK_S, RAM_BACK_S, STOP_GRACE_S
 from providers.contract import EngineSpec, Footprint, ProcessExit
 from providers.errors import LoadFailed
 
@@ -350,6 +350,25 @@ async def test_engine_dying_again_and_again_cools_down() -> None:
     await world.close()
 
 
+@on_virtual_time
+async def test_has_left_tells_an_engine_that_dies_from_one_that_only_does_not_answer() -> None:
+    """At once for one that is gone, as soon as its death is noticed, and no for one that lives on."""
+    world = World()
+    engine = await world.use("a")
+    started_s = world.manager.clock()
+    assert not await world.manager.has_left("a", engine)
+    assert world.manager.clock() - started_s == pytest.approx(DEATH_NOTICE_S)
+    asking = asyncio.ensure_future(world.manager.has_left("a", engine))
+    await asyncio.sleep(DEATH_NOTICE_S / 2)
+    engine.die()
+    assert await asking
+    assert await world.manager.has_left("a", engine)
+    another = await world.use("a")
+    assert await world.manager.has_left("a", engine)
+    assert another is not engine
+    await world.close()
+
+
 # ---------------------------------------------------------------- stops
 
 
@@ -455,7 +474,7 @@ async def test_lease_is_refused_when_patience_or_queue_or_budget_ends() -> None:
     await first
     await world.close()
     small = World(budget=5)
-    with pytest.raises(LargerThanBudget, match="10 bytes.*5 bytes"):
+    with pytest.raises(LargerThanBudget, match=r"10 bytes.*5 bytes"):
         await small.use("a")
     await small.close()
 

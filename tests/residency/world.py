@@ -71,7 +71,8 @@ class World(Books):
         super().__init__(budget_bytes, queue_max=queue_max, min_residency_s=min_residency_s)
         self.core = core
         self.alarm_s = math.inf  # when the shell will tick
-        self.events = 0
+        self.history: list[tuple[float, Event]] = []
+        self.met: set[tuple[type[Decision], str]] = set()  # the kinds of decision there have been
         self.sound = True  # no promise has been broken yet
         self.last_ticket = 0
 
@@ -79,8 +80,15 @@ class World(Books):
 
     def feed(self, event: Event) -> list[Decision]:
         """One true fact; the books change first, then each decision is held against them."""
-        self.events += 1
-        self.sound = False
+        self.history.append((self.now_s, event))
+        try:
+            return self._feed(event)
+        except AssertionError as error:
+            self.sound = False
+            error.add_note("\n".join(f"{at_s}: {fact}" for at_s, fact in self.history))
+            raise
+
+    def _feed(self, event: Event) -> list[Decision]:
         verdict = self.enter(event)
         decisions = self.core.apply(event, self.now_s)
         if verdict is not None:
@@ -92,8 +100,9 @@ class World(Books):
             self.alarm_s = math.inf if wake_s is None else wake_s
         if isinstance(event, Tick):
             self._check_tick()
+        if isinstance(event, LoadFailed):
+            self._check_restored()
         self.check()
-        self.sound = True
         return decisions
 
     def feed_late(self, event: Event) -> None:
@@ -179,6 +188,7 @@ class World(Books):
     # ------------------------------------------------------------ decisions
 
     def _carry_out(self, event: Event, decisions: Sequence[Decision]) -> None:
+        self.met.update(_kind(decision) for decision in decisions)
         place = 0
         while place < len(decisions):
             match decisions[place]:
@@ -399,6 +409,16 @@ class World(Books):
             if engine.phase is Phase.READY and not engine.leases and not self.models[engine.target].pinned:
                 assert idle_s is None or engine.last_used_s + idle_s > self.now_s, f"{engine.target} is idle, and stays"
 
+    def _check_restored(self) -> None:
+        """Who left for a load that failed is back, unless somebody waits, or its room is gone, or it is broken itself."""
+        for target in sorted(self.restorable - self.engines.keys()):
+            model = self.models[target]
+            room = all(self.committed(d) + size <= self.budget.get(d, 0) for d, size in model.need.items())
+            sound = model.failures == 0 and model.retry_at_s <= self.now_s
+            assert self.pending or self.closing or not (room and sound), (
+                f"{target} left for nothing, and is not brought back"
+            )
+
     def _check_views(self) -> None:
         """What the core shows is what there is: phases, leases, bytes, places."""
         shown = [(v.target, v.epoch, v.phase, v.leases, v.pinned, v.footprint) for v in self.core.residents(self.now_s)]
@@ -456,3 +476,13 @@ class World(Books):
 
 def _use(engine: Engine) -> tuple[bool, float]:
     return engine.leases > 0, engine.last_used_s
+
+
+def _kind(decision: Decision) -> tuple[type[Decision], str]:
+    match decision:
+        case StartLoad() | StartUnload() | Drain():
+            return type(decision), decision.why
+        case Reject():
+            return Reject, decision.refusal
+        case _:
+            return type(decision), ""
