@@ -16,7 +16,6 @@ import msgspec
 from litestar import Litestar, Request, Response, asgi
 from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler
-from prometheus_client.core import Metric
 
 from config.schema import Config
 from gateway.access.keys import Keys
@@ -177,8 +176,3 @@ def _log_happening(happening: Any) -> None:
     words += [f"({happening.detail})"] if happening.detail else []
     words += [f"{happening.seconds:.2f} s"] if happening.seconds is not None else []
     log.info(" ".join(words))
-
-
-def metric_names(metrics: Iterable[Metric]) -> list[str]:
-    """For the documentation's test."""
-    return [metric.name for metric in metrics]

@@ -179,7 +179,7 @@ def bodies(draw: st.DrawFn) -> tuple[bytes, list[tuple[int, int]]]:
     return body + b"}" + draw(SPACE).encode(), spans
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(bodies(), TEXT.filter(bool))
 def test_with_model_changes_only_the_models_bytes(generated: tuple[bytes, list[tuple[int, int]]], name: str) -> None:
     """Whatever else stands in the body is byte for byte what it was."""

@@ -72,6 +72,7 @@ class ResidencyMachine(RuleBasedStateMachine):
         super().__init__()
         self.world = self._world(50, None)
         self.ends_by_shutdown = False
+        self.index = 0
 
     def _world(self, queue_max: int, min_residency_s: float | None) -> World:
         core = self.core_class(BUDGET, queue_max=queue_max, min_residency_s=min_residency_s)
@@ -285,7 +286,9 @@ class ResidencyMachine(RuleBasedStateMachine):
             self._anything(random.choice(COMMON if random.random() < 0.6 else RARE), random)
 
     def _anything(self, kind: str, random: Random) -> None:
-        index = random.randrange(60)
+        if random.random() < 0.7:  # else what was chosen last: clients come back to the same model
+            self.index = random.randrange(60)
+        index = self.index
         match kind:
             case "ask":
                 self.a_client_asks(index, random.choice(PATIENCE_S))

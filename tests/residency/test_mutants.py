@@ -13,9 +13,9 @@ from gateway.residency.core import Residency
 from .mutants import MUTANTS, Mutant, load_core
 from .simulation import ResidencyMachine, simulate
 
-RUNS = 400
+RUNS = 600
 STEPS = 50
-SEED = 1
+SEED = 4
 
 
 class CountingMachine(ResidencyMachine):
