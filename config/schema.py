@@ -279,7 +279,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     host: Annotated[str, _PLAIN] = "127.0.0.1"  # loopback: nobody else may spend this machine's memory unless asked for
     port: Annotated[int, _whole(0, 65535)] = 8080  # llama-server's port, so its clients find us; 0: any free port
     api_keys: Annotated[tuple[Secret, ...], _SECRETS] = ()  # none: anyone on this machine; demanded for other hosts
-    admin_keys: Annotated[tuple[Secret, ...], _SECRETS] = ()  # none, with api_keys set: nobody administrates over HTTP
+    admin_keys: Annotated[tuple[Secret, ...], _SECRETS] = ()  # none: whoever may ask may also administrate
     # Long contexts with pictures inline come to tens of MB; a body is held in memory while its model loads.
     max_body_bytes: Annotated[int, _SIZE_FORM] = 64 * 1024**2
     # Empty here; `load` always puts an absolute path: the key, the environment, or the XDG base directory.
