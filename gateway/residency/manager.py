@@ -366,9 +366,10 @@ class ResidencyManager:
                     freed = await self.measurer.before_stop(engine.pid)
                 finally:
                     await _stop(engine)
-                bound_s = RAM_BACK_S if set(freed.private) <= {"ram"} else MEMORY_BACK_S
-                if not await self.measurer.wait_back(freed, bound_s):
-                    log.info("%s is gone, but its memory was not seen to come back in %s s", target, bound_s)
+                only_ram = set(freed.private) <= {"ram"}
+                if not await self.measurer.wait_back(freed, RAM_BACK_S if only_ram else MEMORY_BACK_S):
+                    level = logging.DEBUG if only_ram else logging.WARNING
+                    log.log(level, "%s is gone, but its memory was not seen to come back", target)
         except Exception:  # named boundary: without Gone, its bytes would stay committed for ever
             log.exception("stopping %s failed", target)
         finally:
