@@ -181,9 +181,10 @@ class Residency:
         self._settle(now_s, out)
 
     def _load_failed(self, event: LoadFailed, now_s: float, out: list[Decision]) -> None:
-        if self._current(event.target, event.epoch, Phase.LOADING) is None:
+        resident = self._current(event.target, event.epoch, Phase.LOADING)
+        if resident is None:
             return
-        del self._state.residents[event.target]
+        self._state.gone(resident)
         known = self._state.known[event.target]
         known.failures += 1
         known.cool_down(now_s, known.failures, event.reason)
@@ -213,8 +214,9 @@ class Residency:
         self._settle(now_s, out)
 
     def _gone(self, event: Gone, now_s: float, out: list[Decision]) -> None:
-        if self._current(event.target, event.epoch, Phase.UNLOADING) is not None:
-            del self._state.residents[event.target]
+        resident = self._current(event.target, event.epoch, Phase.UNLOADING)
+        if resident is not None:
+            self._state.gone(resident)
             self._settle(now_s, out)
 
     def _measured(self, event: Measured, now_s: float, out: list[Decision]) -> None:
@@ -224,7 +226,7 @@ class Residency:
             return
         raised = larger(resident.footprint, event.footprint)
         if raised != resident.footprint:
-            resident.footprint = raised
+            self._state.grow(resident, raised)
             self._settle(now_s, out)
 
     def _unload(self, target: str, now_s: float, out: list[Decision]) -> None:
@@ -301,7 +303,7 @@ class Residency:
         for victim in found.victims:
             resident = self._state.residents[victim]
             detail = f"{found.detail}, {victim} idle {resident.idle_for_s(now_s):.0f} s"
-            self._drain(resident, Why.EVICTED, detail, now_s, out, for_target=found.target)
+            self._drain(resident, Why.EVICTED, detail, now_s, out, found.target)
 
     def _retry_after_s(self, target: str, refusal: Refusal, now_s: float) -> float | None:
         """None where repeating cannot help."""
@@ -348,7 +350,7 @@ class Residency:
     def _start_load(self, target: str, why: Why, now_s: float, out: list[Decision]) -> None:
         known = self._state.known[target]
         known.epoch += 1
-        self._state.residents[target] = Resident(target, known.epoch, known.footprint, known.source, why, now_s)
+        self._state.enter(Resident(target, known.epoch, known.footprint, known.source, why, now_s))
         out.append(StartLoad(target, known.epoch, known.footprint, known.source, why))
 
     def _drain(
@@ -358,17 +360,14 @@ class Residency:
         detail: str,
         now_s: float,
         out: list[Decision],
-        *,
         for_target: str | None = None,
     ) -> None:
-        resident.phase = Phase.DRAINING
-        resident.why = why
+        self._state.leave(resident, Phase.DRAINING, why)
         idle_s = resident.idle_for_s(now_s)
         out.append(Drain(resident.target, resident.epoch, why, detail, resident.leases, idle_s, for_target))
 
     def _start_unload(self, resident: Resident, why: Why, out: list[Decision]) -> None:
-        resident.phase = Phase.UNLOADING
-        resident.why = why
+        self._state.leave(resident, Phase.UNLOADING, why)
         out.append(StartUnload(resident.target, resident.epoch, why))
 
     def _drop(self, ticket: Ticket) -> None:

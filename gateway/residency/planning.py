@@ -33,9 +33,9 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
 def survey(state: State, room: Room, queue: Iterable[str], now_s: float) -> list[Finding]:
     """What can be done for each of these models, in this order, until `LOOKAHEAD` of them must wait.
 
-    For each there are four cases: 1 it can never fit: refused; 2 it fits beside what the ones before it still need: started now,
-    or as soon as the room that is on its way has come; 3 a victim set makes room; 4 something protects every set: it waits, and
-    its claim keeps others out.
+    For each there are four cases: 1 it can never fit, or is on probation and does not fit: refused; 2 it fits beside what the
+    ones before it still need: started now, or as soon as the room that is on its way has come; 3 a victim set makes room;
+    4 something protects every set: it waits, and its claim keeps others out.
 
     Args:
         room: as it is now; used up by what is found, and afterwards as it will be when all of it has been carried out.
@@ -48,17 +48,16 @@ def survey(state: State, room: Room, queue: Iterable[str], now_s: float) -> list
     for target in queue:
         known = state.known[target]
         need = known.footprint
-        refusal, detail = never(state, pinned, need)
-        if refusal is not None:  # 1
-            findings.append(Finding(target, "refused", refusal=refusal, detail=detail))
-            continue
         short = room.short_of(need)
         victims: Sequence[Candidate] = ()
-        if short and known.failures:
-            detail = f"{known.reason} (tried again only in room that is free; an admin's load forgives)"
-            findings.append(Finding(target, "refused", refusal=Refusal.COOLING_DOWN, detail=detail))
-            continue
         if short:
+            refusal, detail = never(state, pinned, need)
+            if refusal is None and known.failures:
+                refusal = Refusal.COOLING_DOWN
+                detail = f"{known.reason} (tried again only in room that is free; an admin's load forgives)"
+            if refusal is not None:  # 1
+                findings.append(Finding(target, "refused", refusal=refusal, detail=detail))
+                continue
             victims = pools.take(short, head=not waiting)
             for victim in victims:
                 room.leaves(victim.footprint)
@@ -102,23 +101,20 @@ class _Pools:
         """
         if head:
             pool = lru_order(self._state.candidates(self._now_s))
-            idle = self._use([candidate for candidate in pool if not candidate.leases])
         else:
-            idle = self._idle
-            if idle is None:
-                idle = self._use(lru_order(self._state.candidates(self._now_s, idle=True)))
-            if not idle or not covers(self._idle_bytes, short):
+            pool = self._idle
+            if pool is None:
+                pool = self._keep(lru_order(self._state.candidates(self._now_s, idle=True)))
+            if not pool or not covers(self._idle_bytes, short):
                 return ()
-            pool = idle
         victims = choose_victims(pool, short) or ()
-        if victims and idle:
-            gone = {victim.target for victim in victims}
-            self._use([candidate for candidate in idle if candidate.target not in gone])
+        if victims or head:
+            self._keep([candidate for candidate in pool if not candidate.leases and candidate not in victims])
         return victims
 
-    def _use(self, idle: list[Candidate]) -> list[Candidate]:
+    def _keep(self, idle: list[Candidate]) -> list[Candidate]:
         self._idle = idle
-        self._idle_bytes = total(candidate.footprint for candidate in idle)
+        self._idle_bytes = total([candidate.footprint for candidate in idle])
         return idle
 
 

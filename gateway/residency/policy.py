@@ -49,7 +49,7 @@ def choose_victims(ordered: Sequence[Candidate], short: Mapping[str, int]) -> tu
                     del missing[device]
     if missing:
         return None
-    return _spare(taken, short)
+    return _spare(taken, short) if len(taken) > 1 else tuple(taken)
 
 
 def _spare(taken: list[Candidate], short: Mapping[str, int]) -> tuple[Candidate, ...]:

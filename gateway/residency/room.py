@@ -44,8 +44,8 @@ class Room:
 
     Args:
         budget: device → bytes.
-        held: of everything in memory, on its way in or out.
-        leaving: of those among them that are on their way out.
+        held: device → bytes of everything in memory, on its way in or out.
+        leaving: device → bytes of what is on its way out, a part of that.
 
     `now` is free this moment, `coming` also counts what is leaving, `claimed` is what earlier ones in the queue still need.
     All may be negative: a budget can fall. Who needs nothing of a device does not care how that one stands.
@@ -53,16 +53,13 @@ class Room:
 
     __slots__ = ("claimed", "coming", "now")
 
-    def __init__(self, budget: Footprint, held: Iterable[Footprint], leaving: Iterable[Footprint]) -> None:
-        now = dict(budget)
-        for footprint in held:
-            for device, size in footprint.items():
-                now[device] = now.get(device, 0) - size
-        self.now = now
-        self.coming = dict(now)
+    def __init__(self, budget: Footprint, held: Footprint, leaving: Footprint) -> None:
+        self.now = dict(budget)
+        for device, size in held.items():
+            self.now[device] = self.now.get(device, 0) - size
+        self.coming = dict(self.now)
         self.claimed: dict[str, int] = {}
-        for footprint in leaving:
-            self.leaves(footprint)
+        self.leaves(leaving)
 
     def short_of(self, need: Footprint) -> dict[str, int]:
         """What is missing to fit once everything that is leaving has left, with the earlier claims met. Empty: it will fit."""

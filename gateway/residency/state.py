@@ -105,7 +105,7 @@ class Ticket:
 
 
 class State:
-    """Every fact, once."""
+    """Every fact, once; what residents hold is also kept as a sum, so these four write it: `enter`, `leave`, `gone`, `grow`."""
 
     def __init__(self, budget_bytes: Footprint, min_residency_s: float | None) -> None:
         self.budget: Footprint = dict(budget_bytes)
@@ -116,14 +116,40 @@ class State:
         self.tickets: dict[int, Ticket] = {}  # all that wait
         self.leases: dict[int, Resident] = {}  # all that hold
         self.closing = False
+        self._committed: dict[str, int] = {}  # device → bytes of all residents
+        self._leaving: dict[str, int] = {}  # of those that are on their way out
+
+    def enter(self, resident: Resident) -> None:
+        """From the decision to load on, its bytes are committed."""
+        self.residents[resident.target] = resident
+        _add(self._committed, resident.footprint)
+
+    def leave(self, resident: Resident, phase: Phase, why: Why) -> None:
+        """It is on its way out, or one step further; its bytes stay committed."""
+        if not resident.leaving:
+            _add(self._leaving, resident.footprint)
+        resident.phase, resident.why = phase, why
+
+    def gone(self, resident: Resident) -> None:
+        """It is no more, and its bytes are free."""
+        del self.residents[resident.target]
+        _subtract(self._committed, resident.footprint)
+        if resident.leaving:
+            _subtract(self._leaving, resident.footprint)
+
+    def grow(self, resident: Resident, footprint: Footprint) -> None:
+        """It holds this now."""
+        for held in (self._committed, self._leaving) if resident.leaving else (self._committed,):
+            _subtract(held, resident.footprint)
+            _add(held, footprint)
+        resident.footprint = footprint
 
     def room(self) -> Room:
-        residents = self.residents.values()
-        return Room(self.budget, [r.footprint for r in residents], [r.footprint for r in residents if r.leaving])
+        return Room(self.budget, self._committed, self._leaving)
 
     def committed_bytes(self) -> dict[str, int]:
         """Device → bytes, from the decision to load until the report of being gone; every device of the budget is named."""
-        return {**dict.fromkeys(self.budget, 0), **total(r.footprint for r in self.residents.values())}
+        return {**dict.fromkeys(self.budget, 0), **self._committed}
 
     def pinned_bytes(self) -> dict[str, int]:
         """Device → bytes that pinned models hold and keep."""
@@ -145,8 +171,9 @@ class State:
 
     def candidates(self, now_s: float | None, *, idle: bool = False) -> Iterator[Candidate]:
         """Who may be evicted; with `now_s`, only those whose minimum residency is over; with `idle`, nobody who is in use."""
+        known = self.known
         for resident in self.residents.values():
-            if resident.phase is not Phase.READY or (idle and resident.leases) or self.known[resident.target].pinned:
+            if resident.phase is not Phase.READY or (idle and resident.leases) or known[resident.target].pinned:
                 continue
             if now_s is None or self.protected_until_s(resident) <= now_s:
                 yield Candidate(resident.target, resident.footprint, resident.leases, resident.last_used_s)
@@ -157,3 +184,13 @@ class State:
         if resident.phase is not Phase.READY or known.pinned or known.idle_s is None:
             return None
         return resident.last_used_s + known.idle_s
+
+
+def _add(held: dict[str, int], footprint: Footprint) -> None:
+    for device, size in footprint.items():
+        held[device] = held.get(device, 0) + size
+
+
+def _subtract(held: dict[str, int], footprint: Footprint) -> None:
+    for device, size in footprint.items():
+        held[device] -= size

@@ -72,15 +72,17 @@ MUTANTS: Sequence[Mutant] = (
         "bytes_are_freed_at_the_stop",
         "the next engine starts while the last one still holds its memory: out of memory",
         "state",
-        "return Room(self.budget, [r.footprint for r in residents],",
-        "return Room(self.budget, [r.footprint for r in residents if r.phase is not Phase.UNLOADING],",
+        "        resident.phase, resident.why = phase, why\n",
+        "        if phase is Phase.UNLOADING:\n            _subtract(self._committed, resident.footprint)\n"
+        "            _add(self._committed, dict.fromkeys(resident.footprint, 0))\n"
+        "            resident.footprint = {}\n        resident.phase, resident.why = phase, why\n",
     ),
     Mutant(
         "bytes_are_committed_when_loaded",
         "two models are started into the room of one",
         "state",
-        "return Room(self.budget, [r.footprint for r in residents],",
-        "return Room(self.budget, [r.footprint for r in residents if r.phase is not Phase.LOADING],",
+        "return Room(self.budget, self._committed, self._leaving)",
+        "return Room(self.budget, total(r.footprint for r in self.residents.values() if r.ready_s is not None), {})",
     ),
     Mutant(
         "late_reports_are_believed",
@@ -93,7 +95,7 @@ MUTANTS: Sequence[Mutant] = (
         "pins_are_ignored",
         "the model that must always be there is evicted",
         "state",
-        "(idle and resident.leases) or self.known[resident.target].pinned:",
+        "(idle and resident.leases) or known[resident.target].pinned:",
         "(idle and resident.leases):",
     ),
     Mutant(
@@ -164,8 +166,8 @@ MUTANTS: Sequence[Mutant] = (
         "no_probation",
         "good models are evicted again and again for one that never comes up",
         "planning",
-        "if short and known.failures:",
-        "if short and known.failures > 99:",
+        "if refusal is None and known.failures:",
+        "if refusal is None and known.failures > 99:",
     ),
     Mutant(
         "no_deadlines",
@@ -185,15 +187,15 @@ MUTANTS: Sequence[Mutant] = (
         "nobody_is_spared",
         "more models leave than had to",
         "policy",
-        "    return _spare(taken, short)",
+        "    return _spare(taken, short) if len(taken) > 1 else tuple(taken)",
         "    return tuple(taken)",
     ),
     Mutant(
         "a_refused_head_blocks_the_others",
         "one model that cannot fit any more holds up the whole queue",
         "planning",
-        'findings.append(Finding(target, "refused", refusal=refusal, detail=detail))\n            continue',
-        'findings.append(Finding(target, "refused", refusal=refusal, detail=detail))\n            break',
+        'findings.append(Finding(target, "refused", refusal=refusal, detail=detail))\n                continue',
+        'findings.append(Finding(target, "refused", refusal=refusal, detail=detail))\n                break',
     ),
     Mutant(
         "only_the_first_device_counts",
@@ -215,6 +217,13 @@ MUTANTS: Sequence[Mutant] = (
         "core",
         "            del self._state.leases[ticket]\n        resident.leases = 0\n",
         "            pass\n",
+    ),
+    Mutant(
+        "growth_is_forgotten_when_it_leaves",
+        "what an engine was measured to hold beyond the estimate is never given back: the budget leaks away",
+        "state",
+        "        resident.footprint = footprint\n",
+        "        resident.footprint = footprint if resident.leaving else resident.footprint\n",
     ),
     Mutant(
         "measuring_less_frees_room",
@@ -291,8 +300,8 @@ MUTANTS: Sequence[Mutant] = (
         "a_lost_device_holds_nothing",
         "a GPU leaves the budget, and what is committed on it is not shown",
         "state",
-        "return {**dict.fromkeys(self.budget, 0), **total(r.footprint for r in self.residents.values())}",
-        "return {d: total(r.footprint for r in self.residents.values()).get(d, 0) for d in self.budget}",
+        "return {**dict.fromkeys(self.budget, 0), **self._committed}",
+        "return {device: self._committed.get(device, 0) for device in self.budget}",
     ),
     Mutant(
         "a_plan_that_takes_loads_for_waiters",
