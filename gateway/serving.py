@@ -73,6 +73,23 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
+def server_config(parts: Gateway, grace_s: int) -> uvicorn.Config:
+    """How uvicorn serves it, wherever that is done. `grace_s`: how long running requests may end after it is asked to stop."""
+    return uvicorn.Config(
+        parts.app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        proxy_headers=False,  # nobody reads the caller's address
+        log_config=None,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=grace_s,
+    )
+
+
 async def serve(config: Config, announce: Callable[[Gateway, str], None]) -> None:
     """Until a signal comes. Raises: PortTaken, ConfigError.
 
@@ -84,22 +101,7 @@ async def serve(config: Config, announce: Callable[[Gateway, str], None]) -> Non
     address = f"http://{host}:{sock.getsockname()[1]}"
     with contextlib.closing(sock):
         async with gateway(config) as parts:
-            server = _Server(
-                uvicorn.Config(
-                    parts.app,
-                    http="httptools",
-                    ws="none",
-                    lifespan="off",
-                    access_log=False,
-                    proxy_headers=False,
-                    log_config=None,
-                    server_header=False,
-                    backlog=BACKLOG,
-                    timeout_keep_alive=KEEP_ALIVE_S,
-                    timeout_graceful_shutdown=GRACE_S,
-                ),
-                lambda: announce(parts, address),
-            )
+            server = _Server(server_config(parts, GRACE_S), lambda: announce(parts, address))
             _on_signals(server, parts)
             await server.serve(sockets=[sock])
 

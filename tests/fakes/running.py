@@ -1,7 +1,7 @@
 """A whole gateway in this process, on a real port; and a caller that sees and says exact bytes.
 
 The law: nothing is patched. The configuration goes through `config.load`, the parts are the composition root's, the server is
-uvicorn with the options of `gateway/serving.py`, less its signals.
+uvicorn as `gateway/serving.py` configures it, less its signals.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import uvicorn
 
 from config.load import load
 from gateway.app import Gateway, gateway
+from gateway.serving import server_config
 
 WITHIN_S = 10.0  # a bound on every wait of a test; a quiet machine needs milliseconds
 
@@ -85,19 +86,7 @@ async def running(folder: Path, toml: str, environ: Mapping[str, str] | None = N
     sock.bind(("127.0.0.1", 0))
     with contextlib.closing(sock):
         async with gateway(config) as parts:
-            server = _Server(
-                uvicorn.Config(
-                    parts.app,
-                    http="httptools",
-                    ws="none",
-                    lifespan="off",
-                    access_log=False,
-                    log_config=None,
-                    server_header=False,
-                    timeout_keep_alive=75,
-                    timeout_graceful_shutdown=1,
-                )
-            )
+            server = _Server(server_config(parts, 1))
             serving = asyncio.ensure_future(server.serve(sockets=[sock]))
             await server.up.wait()
             try:
