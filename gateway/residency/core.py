@@ -230,7 +230,8 @@ class Residency:
             self._settle(now_s, out)
 
     def _unload(self, target: str, now_s: float, out: list[Decision]) -> None:
-        """Two cases that change anything: 1 ready: drained; 2 loading: the load is stopped and those who wait are told."""
+        """Two cases: 1 ready: drained; 2 loading: the load is stopped, those who wait are told. It is not restored either."""
+        self._state.give_up_restoring(target)
         resident = self._state.residents.get(target)
         if resident is None:
             return

@@ -162,6 +162,12 @@ class State:
             if resident is None or resident.phase is not Phase.LOADING:
                 yield target
 
+    def give_up_restoring(self, target: str) -> None:
+        """Whatever it left for: should that fail to load, this one is not wanted back."""
+        for known in self.known.values():
+            if target in known.victims:
+                known.victims = tuple(victim for victim in known.victims if victim != target)
+
     def protected_until_s(self, resident: Resident) -> float:
         """When a ready model's minimum residency ends."""
         assert resident.ready_s is not None

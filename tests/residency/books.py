@@ -23,6 +23,7 @@ from gateway.residency.events import (
     Refusal,
     Release,
     Shutdown,
+    Unload,
 )
 
 # The protection of a ready model where the operator named none: as long as its load took, and never longer than this.
@@ -141,6 +142,9 @@ class Books:
                 self.budget = dict(event.budget_bytes)
             case Pin():
                 self.models[event.target].pinned = event.pinned
+            case Unload():
+                for model in self.models.values():
+                    model.evicted.discard(event.target)
             case Shutdown():
                 self.closing = True
             case _:

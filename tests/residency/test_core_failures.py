@@ -78,6 +78,18 @@ def test_an_admins_load_forgives_when_a_model_cools_down() -> None:
     assert it.ask("a", explicit=True) == ["load a"]
 
 
+def test_a_victim_stays_out_when_an_admin_has_unloaded_it_meanwhile() -> None:
+    """Also one that is gone already: what an admin wants out of memory is not restored."""
+    it = Driver(2, {"a": 1, "b": 1, "big": 2})
+    it.serve("a", at_s=1)
+    it.serve("b", at_s=2)
+    it.ask("big")
+    it.gone("a")
+    assert it.unload("a") == []
+    assert it.gone("b") == ["load big"]
+    assert it.fails("big") == ["reject 3 load_failed", "load b restored"]
+
+
 def test_victims_come_back_when_the_load_they_left_for_fails() -> None:
     """Last used first, while there is room."""
     it = Driver(2, {"a": 1, "b": 1, "big": 2})
