@@ -76,7 +76,6 @@ class Client:
         "_watcher",
         "_watchman",
         "asked",
-        "bytes_out",
         "committed",
         "ended",
         "last_s",
@@ -103,7 +102,6 @@ class Client:
         self._busy: asyncio.Task[None] | None = None
         self.asked = ""  # the model's name as the caller gave it
         self.target = ""  # who answers, as far as is known
-        self.bytes_out = 0
         self.last_s = self._loop.time()
         self.status = 0
         self.started = False  # status and header fields have been sent
@@ -155,7 +153,6 @@ class Client:
         """A whole answer."""
         self.status = status
         self.started = self.committed = self.ended = True
-        self.bytes_out += len(body)
         length = (b"content-length", b"%d" % len(body))
         await self._send(
             {"type": "http.response.start", "status": status, "headers": [*headers, *self._fields, length]}
@@ -177,7 +174,6 @@ class Client:
 
     def write(self, data: bytes) -> Awaitable[None]:
         """Hand on a piece of the body. A plain function that returns ASGI's own coroutine: this is the way of every event."""
-        self.bytes_out += len(data)
         self.last_s = self._loop.time()
         self._tail.add(data)
         self.committed = True
@@ -191,7 +187,6 @@ class Client:
             self.ended = True
             if self._busy is not None:
                 await self._busy
-            self.bytes_out += len(data)
             await self._send({"type": "http.response.body", "body": data})
 
     @property

@@ -53,7 +53,7 @@ class Managed:
 class Lease:
     """The right to use a target until the stream ends. `engine` is None for a target that needs no memory of ours."""
 
-    __slots__ = ("_explicit", "_manager", "_patience_s", "_target", "_ticket", "engine", "waited_s")
+    __slots__ = ("_explicit", "_manager", "_patience_s", "_target", "_ticket", "engine")
 
     def __init__(self, manager: ResidencyManager, target: str, patience_s: float, *, explicit: bool = False) -> None:
         self._manager = manager
@@ -62,7 +62,6 @@ class Lease:
         self._explicit = explicit
         self._ticket = 0
         self.engine: Engine | None = None
-        self.waited_s = 0.0
 
     async def __aenter__(self) -> Self:
         manager = self._manager
@@ -70,11 +69,9 @@ class Lease:
             self._ticket = manager.next_ticket()
             self.engine = manager.granted_at_once(self._ticket, self._target)
             if self.engine is None:
-                started_s = manager.clock()
                 self.engine = await manager.wait_for(
                     self._ticket, self._target, self._patience_s, explicit=self._explicit
                 )
-                self.waited_s = manager.clock() - started_s
         return self
 
     async def __aexit__(

@@ -39,8 +39,10 @@ async def test_lease_waits_for_nothing_when_the_model_is_ready() -> None:
     world = World()
     await world.use("a")
     before = len(world.manager.journal.since(0))
+    asked_s = world.manager.clock()
     async with world.manager.lease("a", 60.0) as lease:
-        assert lease.waited_s == 0.0
+        assert world.manager.clock() == asked_s
+        assert lease.engine is world.manager.engines["a"]
         assert world.phases() == {"a": ("ready", 1)}
     assert len(world.manager.journal.since(0)) == before
     await world.close()
