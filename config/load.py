@@ -7,7 +7,6 @@ found is shown as the file has it, never with a variable's value put in, and nev
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import json
 import re
 import tomllib
@@ -19,18 +18,17 @@ from typing import TypeVar, cast, get_type_hints
 import msgspec
 from msgspec.structs import replace
 
+from config.forms import Form, Mismatch, Secret, split_command
+from config.presets import candidates, is_loopback, key_from, preset_of, proxy_from
 from config.schema import (
     ENGINE_KINDS,
     LOCAL,
     Config,
-    Form,
     Memory,
-    Mismatch,
     ModelConfig,
     ProviderConfig,
     ResidencyConfig,
     Server,
-    split_command,
     split_target,
 )
 
@@ -241,7 +239,29 @@ class _Finish:
         self._home = Path(environ.get("HOME") or Path.home())
         providers = dict(config.providers)
         providers.setdefault(LOCAL, ProviderConfig(kind="llama_cpp"))
-        self._providers = providers
+        self.secret_env: set[str] = set()
+        self._discovered: dict[str, ProviderConfig] = {}
+        server = config.server
+        if server.discover or (server.discover is None and config.path is None):
+            self._discovered = {name: it for name, it in candidates(environ, server.port) if name not in providers}
+        self._providers = {name: self._known(provider) for name, provider in (providers | self._discovered).items()}
+
+    def _known(self, provider: ProviderConfig) -> ProviderConfig:
+        """With the address, the key, the proxy and the file of certificates that the operator need not write down."""
+        preset = preset_of(provider)
+        if preset is not None:
+            provider = replace(provider, base_url=provider.base_url or preset.base_url)
+            # a key is sent only where it belongs: to the preset's own address
+            found = key_from(preset, self._environ) if provider.base_url == preset.base_url else None
+            if provider.api_key is None and found is not None:
+                self.secret_env.add(found[0])
+                provider = replace(provider, api_key=found[1])
+        beside = self._config.path.parent if self._config.path else Path()
+        ca_file = str((beside / self._from_home(provider.ca_file)).absolute()) if provider.ca_file else ""
+        proxy = provider.proxy
+        if proxy == Secret("auto"):
+            proxy = proxy_from(self._environ, provider.base_url) if provider.base_url else None
+        return replace(provider, ca_file=ca_file, proxy=proxy)
 
     def finished(self) -> Config:
         server = self._server(self._config.server)
@@ -255,7 +275,15 @@ class _Finish:
         engines = self._engines(models)
         for target, name in engines.items():
             self._check_engine(target, name, models[name])
-        return replace(self._config, server=server, providers=self._providers, models=models, engines=engines)
+        return replace(
+            self._config,
+            server=server,
+            providers=self._providers,
+            models=models,
+            engines=engines,
+            secret_env=self._config.secret_env | self.secret_env,
+            discovered=frozenset(self._discovered),
+        )
 
     # folders and the address
 
@@ -309,8 +337,11 @@ class _Finish:
             if not _is_name(name) or "/" in name:
                 wanted = "a provider's name: printable, without '/' (a target is provider/upstream-name)"
                 raise ConfigError(self._file, dotted("providers", name), wanted, _shown(name))
+            if provider.preset and provider.kind != "openai":
+                wanted = "no preset, or kind openai"
+                raise ConfigError(self._file, dotted("providers", name, "preset"), wanted, _shown(provider.preset))
             if provider.kind not in ENGINE_KINDS and not provider.base_url:
-                wanted = f"the upstream's http:// or https:// address (kind {provider.kind} needs one)"
+                wanted = f"the upstream's http:// or https:// address, or a preset (kind {provider.kind} needs one)"
                 raise ConfigError(self._file, dotted("providers", name, "base_url"), wanted, "nothing")
 
     # models and their engines
@@ -319,7 +350,7 @@ class _Finish:
         first = self._engine_targets(name, model)[:1]
         provider = self._providers[split_target(first[0])[0]] if first else None
         written = self._raw_models[name]
-        device = provider.device if provider and "device" not in written else model.device
+        device = (provider.device or "ram") if provider and "device" not in written else model.device
         memory = model.memory
         if memory and "" in memory:
             memory = {device: memory[""]}
@@ -405,14 +436,6 @@ class _Finish:
         if not any("${port}" in part for part in (*command, *provider.args, *model.args)):
             wanted = "${port} in command or args: the engine must listen where we look for it"
             raise ConfigError(self._file, key, wanted, "a command without it")
-
-
-def is_loopback(host: str) -> bool:
-    """True when only this machine can connect to `host`. Another name than localhost is not looked up, and counts as no."""
-    try:
-        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_name(text: str) -> bool:

@@ -34,6 +34,7 @@ from gateway.residency.memory import Measurer, budgets
 from gateway.residency.sampling import Sampler
 from gateway.routing.catalog import Catalog
 from providers.contract import Provider
+from providers.remote import Site
 from providers.warden import Warden
 
 from . import assembly
@@ -65,11 +66,12 @@ async def gateway(config: Config) -> AsyncGenerator[Gateway, None]:
     models = await asyncio.to_thread(assembly.models_of, config)
     catalog = assembly.catalog_of(config, models, int(time.time()))
     warden = Warden()
-    providers = assembly.providers_of(config, assembly.specs_of(config, models), warden)
     measurer = Measurer()
     footprints = Footprints(config.server.state_dir / "footprints.json")
     await footprints.open()
     reading = await measurer.measure()
+    site = Site(state_dir=config.server.state_dir, gpu="gpu0" if "gpu0" in reading.devices else None)
+    providers = assembly.providers_of(config, assembly.specs_of(config, models), warden, site)
     footprints.totals = {device: seen.total_bytes for device, seen in reading.devices.items()}
     residency = ResidencyManager(
         assembly.managed_of(config, models, providers),

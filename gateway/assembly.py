@@ -15,6 +15,7 @@ from gateway.routing.catalog import Catalog, Model, Target
 from providers import ENGINES, REMOTES
 from providers.contract import EngineSpec, Provider
 from providers.fetch import EMBEDDED, source_path
+from providers.remote import Site
 from providers.warden import Warden
 
 EMBEDDED_NAME = "smollm2-135m-instruct"
@@ -83,7 +84,7 @@ def _spec(config: Config, target: str, name: str, model: ModelConfig, provider: 
 
 
 def providers_of(
-    config: Config, specs: Mapping[str, Mapping[str, EngineSpec]], warden: Warden
+    config: Config, specs: Mapping[str, Mapping[str, EngineSpec]], warden: Warden, site: Site
 ) -> Mapping[str, Provider]:
     """Every configured provider, built."""
     built: dict[str, Provider] = {}
@@ -92,7 +93,7 @@ def providers_of(
             engines = ENGINES[provider.kind]
             built[name] = engines(name, specs[name], warden, config.secret_env, provider.binary or None)
         else:
-            built[name] = REMOTES[provider.kind](name, provider)
+            built[name] = REMOTES[provider.kind](name, provider, site)
     return built
 
 

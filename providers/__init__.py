@@ -10,11 +10,12 @@ from .command import CommandProvider
 from .contract import EngineSpec, Provider
 from .llama_cpp import LlamaCppProvider
 from .openai_compat import OpenAICompat
+from .remote import Site
 from .vllm import VllmProvider
 from .warden import Warden
 
 EngineKind = Callable[[str, Mapping[str, EngineSpec], Warden, frozenset[str], str | None], Provider]
-RemoteKind = Callable[[str, ProviderConfig], Provider]
+RemoteKind = Callable[[str, ProviderConfig, Site], Provider]
 
 
 def _command(

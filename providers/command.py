@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from providers.contract import EngineSpec, Footprint, Loader, Offer, ProcessExit, Request, Response
+from providers.contract import EngineSpec, Footprint, Loader, Offer, ProcessExit, Request, Response, Server
 from providers.cores import cores_available, share
 from providers.engine import ProcessEngine, bring_up
 from providers.errors import LoadFailed, UpstreamUnreachable
@@ -37,6 +37,11 @@ class CommandProvider:
     """
 
     kind = "process"
+
+    server: Server | None = None
+    routes: frozenset[bytes] | None = None
+    tagged = False
+    variants: frozenset[str] = frozenset()
 
     def __init__(
         self,

@@ -6,11 +6,14 @@ residency decides when, the loader only carries it out.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
+
+from providers.pricing import Price
 
 # device name ("ram", "gpu0", "gpu1", …) → bytes
 Footprint = Mapping[str, int]
@@ -38,11 +41,32 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """One model an upstream offers."""
+    """One model an upstream offers, with what it says about it. What it does not say stays empty; nothing is guessed."""
 
     name: str  # the upstream's own model name
-    context_length: int | None = None
+    context_length: int | None = None  # tokens
+    # words of one vocabulary: chat, completion, embedding, tools, vision, audio, reasoning, structured_output, insert, rerank
     capabilities: tuple[str, ...] = ()
+    size_bytes: int | None = None  # of the weights, on the upstream's disk
+    family: str = ""  # "llama"
+    parameters: str = ""  # "8.0B", as the upstream writes it
+    quantization: str = ""  # "Q4_K_M"
+    price: Price | None = None  # None: unknown, or it varies
+    input_modalities: tuple[str, ...] = ()
+    output_modalities: tuple[str, ...] = ()
+    supported_parameters: tuple[str, ...] = ()
+    description: str = ""
+    created: int = 0  # seconds since the epoch; 0: unknown
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """One model in a server's memory, whoever loaded it."""
+
+    name: str  # the upstream's own model name
+    footprint: Footprint  # per device of ours; {} where its memory is not ours to count
+    exact: bool  # True: the server said so; False: worked out from the size of its weights
+    used: str = ""  # changes whenever somebody has used it (Ollama's expiry); "": the server does not tell
+    context_length: int | None = None  # tokens, as loaded
 
 
 class ProcessExit(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,13 +126,13 @@ class Response(Protocol):
 
 
 class Engine(Protocol):
-    """A process holding weights, up and answering."""
+    """Weights in memory, up and answering: a process of ours, or a model in somebody else's server."""
 
     spec: EngineSpec
 
     @property
-    def pid(self) -> int:
-        """The root of its process tree, for measuring."""
+    def pid(self) -> int | None:
+        """The root of its process tree, for measuring; None: it lives in a server's processes, which tells its size."""
         ...
 
     def log_lines(self) -> tuple[str, ...]:
@@ -128,7 +152,7 @@ class Loader(Protocol):
     """Brings engines into memory and out of it."""
 
     def specs(self) -> Mapping[str, EngineSpec]:
-        """Everything it can load, by target."""
+        """Everything it can load that is configured, by target. A server's models are known from its catalogue: {}."""
         ...
 
     def estimate(self, spec: EngineSpec) -> Footprint:
@@ -148,15 +172,70 @@ class Loader(Protocol):
         ...
 
 
+class Server(Loader, Protocol):
+    """A loader whose engines live in somebody else's server (Ollama, LM Studio), which others use, load and unload too.
+
+    What `load` gives back has no process: nobody calls its `on_exit`; residency learns of its end from `held`.
+    `stop` of such an engine returns when the server no longer has it in memory, or raises ProviderError.
+    """
+
+    unloads: bool  # False: this server cannot be told to unload; its models leave by themselves and are never evicted
+
+    async def held(self) -> Sequence[Held]:
+        """What is in its memory now, whoever loaded it. One cheap call, made every second; loads nothing.
+
+        Raises: ProviderError: UpstreamUnreachable when nobody listens any more, others when it does not say.
+        """
+        ...
+
+    def adopt(self, spec: EngineSpec) -> Engine:
+        """The engine of a model that is in its memory already."""
+        ...
+
+    def root_pid(self) -> int | None:
+        """The root of the server's processes when it runs on this machine and can be found: their memory is ours, too.
+
+        Blocking: a scan of /proc. None: elsewhere, in a container, or not to be seen.
+        """
+        ...
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """What an upstream says of our key there. Never the key."""
+
+    label: str = ""
+    usage_usd: Decimal | None = None
+    limit_usd: Decimal | None = None  # None: no limit
+    remaining_usd: Decimal | None = None
+    free_tier: bool | None = None
+
+
+class Pulling(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a download has come."""
+
+    stage: str  # the upstream's own word: "pulling manifest", "downloading", "verifying", "success"
+    done_bytes: int = 0
+    total_bytes: int = 0  # 0: unknown
+
+
 class Provider(Protocol):
     """One configured upstream, or one way of starting engines."""
 
     name: str
     kind: str
     loader: Loader | None
+    server: Server | None  # the loader again, where it is one
+    # paths of ours that it can serve (b"/v1/chat/completions"); None: any, its own answer tells
+    routes: frozenset[bytes] | None
+    tagged: bool  # its names are NAME:TAG, and NAME alone means NAME:latest (Ollama)
+    variants: frozenset[str]  # suffixes that may follow any of its names: ":nitro" (OpenRouter)
 
     async def catalogue(self) -> Sequence[Offer]:
-        """What it offers now. Loads nothing. Raises: ProviderError."""
+        """What it offers now. Loads nothing.
+
+        Raises: ProviderError: UpstreamUnreachable, UpstreamTimeout, UpstreamKeyRefused, UpstreamBroke (it is not what it
+            should be: a web page, truncated JSON, another API).
+        """
         ...
 
     async def send(self, request: Request) -> Response:
@@ -168,4 +247,27 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close its connections. Engines are stopped by residency before."""
+        ...
+
+
+class Puller(Protocol):
+    """A provider that can fetch models to its own disk and delete them there."""
+
+    def pull(self, name: str) -> AsyncIterator[Pulling]:
+        """Fetch a model; ends when it is there. Abandoned, the upstream stops (and can go on where it was).
+
+        Raises: PullFailed: with the upstream's own words; ProviderError.
+        """
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Raises: ProviderError; UpstreamRefused: it has no such model."""
+        ...
+
+
+class Banker(Protocol):
+    """A provider that tells how our key stands there."""
+
+    async def account(self) -> Account:
+        """Raises: ProviderError."""
         ...

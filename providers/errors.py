@@ -3,9 +3,13 @@
     ProviderError
       UpstreamUnreachable   nothing was sent: the next target may be tried
       UpstreamTimeout       it may still be working: do not repeat blindly
+      UpstreamKeyRefused    it does not take our key (401): the caller's key is not meant
+      UpstreamCoolingDown   it failed several times, or asked us to wait: nothing was sent
+      UpstreamBusy          all places that max_concurrent allows stayed taken: nothing was sent
       UpstreamRefused       it answered with an error after we had begun to answer: its words go into the stream
       UpstreamBroke         it broke off, or what it said is not HTTP
       LoadFailed            an engine did not come up
+      PullFailed            an upstream could not fetch a model
 
 An upstream that answers with an error status is no exception: its status and body are passed through.
 Providers know no HTTP status of ours; `gateway/api/errors.py` maps these classes.
@@ -44,8 +48,38 @@ class UpstreamTimeout(ProviderError):
     code = "upstream_timeout"
 
 
+class UpstreamKeyRefused(ProviderError):
+    """It does not take our key. Told as an error of the gateway's operator: the caller's own key was right."""
+
+    code = "upstream_key_refused"
+
+
+class UpstreamCoolingDown(ProviderError):
+    """It failed several times in a row, or asked us to wait; nothing was sent.
+
+    Args:
+        retry_after_s: when it will be tried again.
+    """
+
+    code = "upstream_cooling_down"
+
+    def __init__(self, message: str, *, source: str = "", detail: str = "", retry_after_s: float) -> None:
+        super().__init__(message, source=source, detail=detail)
+        self.retry_after_s = retry_after_s
+
+
+class UpstreamBusy(ProviderError):
+    """All places that its `max_concurrent` allows stayed taken for `queue_s`; nothing was sent."""
+
+    code = "upstream_busy"
+
+    def __init__(self, message: str, *, source: str = "", detail: str = "", retry_after_s: float) -> None:
+        super().__init__(message, source=source, detail=detail)
+        self.retry_after_s = retry_after_s
+
+
 class UpstreamRefused(ProviderError):
-    """An error status that can no longer be passed through as one, because keep-alives have been sent already.
+    """An error status that is not passed through as one: keep-alives have been sent already, or another target comes next.
 
     Args:
         status: the upstream's own status.
@@ -98,3 +132,9 @@ class LoadFailed(ProviderError):
         self.exit_code = exit_code
         self.log_lines = log_lines
         self.retry_after_s = retry_after_s
+
+
+class PullFailed(ProviderError):
+    """An upstream could not fetch a model: no such name, no connection of its own, a full disk; with its own words."""
+
+    code = "pull_failed"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from config.schema import Secret
+from config.forms import Secret
 from gateway.errors import Forbidden, Unauthenticated
 
 

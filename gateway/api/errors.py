@@ -46,9 +46,13 @@ TABLE: Mapping[type[Exception], Row] = {
     theirs.ProviderError: Row(502, "upstream_error"),
     theirs.UpstreamUnreachable: Row(502, "upstream_error"),
     theirs.UpstreamTimeout: Row(504, "upstream_error", retry=False),
+    theirs.UpstreamKeyRefused: Row(502, "upstream_error", retry=False),
+    theirs.UpstreamCoolingDown: Row(503, "upstream_error"),
+    theirs.UpstreamBusy: Row(503, "upstream_error"),
     theirs.UpstreamRefused: Row(502, "upstream_error", retry=False),
     theirs.UpstreamBroke: Row(502, "upstream_error"),
     theirs.LoadFailed: Row(503, "load_error", retry=False),
+    theirs.PullFailed: Row(502, "upstream_error", retry=False),
 }
 _UNFORESEEN = Row(500, "server_error")
 

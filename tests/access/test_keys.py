@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from config.schema import Secret
+from config.forms import Secret
 from gateway.access.keys import Keys
 from gateway.errors import CallerError, Forbidden, Unauthenticated
 

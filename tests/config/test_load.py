@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from config.forms import NEVER, Secret
 from config.load import ConfigError, find_config, is_loopback, load
-from config.schema import KINDS, NEVER, Config, ProviderConfig, Secret, split_target
+from config.schema import KINDS, Config, ProviderConfig, split_target
 
 ENVIRON = {"HOME": "/home/someone"}
 
