@@ -158,7 +158,7 @@ def _amount(value: object) -> Decimal:
         amount = Decimal(repr(value) if isinstance(value, float) else str(value).strip())
     except InvalidOperation:
         raise Mismatch from None
-    if not amount.is_finite() or amount < 0:
+    if not amount.is_finite() or amount < 0 or abs(amount.adjusted()) > _AMOUNT_DIGITS:
         raise Mismatch
     return amount
 
@@ -310,6 +310,7 @@ def choice(*options: str) -> Form:
 
 
 PRICE_KEYS = ("prompt", "completion", "request", "image", "cache_read", "cache_write", "reasoning")
+_AMOUNT_DIGITS = 40  # before or behind the point; 1e-999999 written out would be a megabyte
 _AMOUNT_WORDS = 'USD per token ≥ 0, exact: "0.00000025" or 2.5e-7'
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110 §5.6.2
 _FIELDS_OF_OURS = frozenset(("host", "content-length", "transfer-encoding", "connection", "authorization", "x-api-key"))

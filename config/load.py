@@ -248,6 +248,8 @@ class _Finish:
 
     def _known(self, provider: ProviderConfig) -> ProviderConfig:
         """With the address, the key, the proxy and the file of certificates that the operator need not write down."""
+        if provider.kind in ENGINE_KINDS:
+            return provider
         preset = preset_of(provider)
         if preset is not None:
             provider = replace(provider, base_url=provider.base_url or preset.base_url)
@@ -355,11 +357,9 @@ class _Finish:
         if memory and "" in memory:
             memory = {device: memory[""]}
         source = model.source
-        if source.startswith("hf:"):
-            wanted = '"embedded", "pypi:NAME==VERSION/path/in/the/wheel", or a path ("hf:" is not supported yet)'
-            raise ConfigError(self._file, dotted("models", name, "source"), wanted, _shown(written["source"]))
         # vLLM also takes the name of a repository, which a path must not be made of
-        if source not in ("", "embedded") and not source.startswith("pypi:") and provider and provider.kind != "vllm":
+        fetched = source in ("", "embedded") or source.startswith(("pypi:", "hf:"))
+        if not fetched and provider and provider.kind != "vllm":
             source = str(models_dir / self._from_home(source))
         return replace(model, device=device, memory=memory, source=source)
 

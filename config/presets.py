@@ -1,6 +1,7 @@
 """Where well-known upstreams are, and in which environment variable their key usually stands. Pure.
 
-Sources: each project's own documentation; for servers the port it listens on unless told otherwise.
+Sources: each project's own documentation, read in November 2026; for servers the port it listens on unless told otherwise.
+No variable stands where a project's documentation names none for its key (SGLang, TabbyAPI).
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ BY_KIND: Mapping[str, Preset] = {
 BY_PRESET: Mapping[str, Preset] = {
     "openai": Preset("https://api.openai.com/v1", ("OPENAI_API_KEY",)),
     "groq": Preset("https://api.groq.com/openai/v1", ("GROQ_API_KEY",)),
-    "together": Preset("https://api.together.xyz/v1", ("TOGETHER_API_KEY",)),
+    "together": Preset("https://api.together.ai/v1", ("TOGETHER_API_KEY",)),
     "mistral": Preset("https://api.mistral.ai/v1", ("MISTRAL_API_KEY",)),
     "deepseek": Preset("https://api.deepseek.com/v1", ("DEEPSEEK_API_KEY",)),
     "vllm": Preset("http://127.0.0.1:8000/v1", ("VLLM_API_KEY",)),
     "sglang": Preset("http://127.0.0.1:30000/v1"),
     "llama_server": Preset("http://127.0.0.1:8080/v1", ("LLAMA_API_KEY",)),
-    "tabbyapi": Preset("http://127.0.0.1:5000/v1", ("TABBY_API_KEY",)),
+    "tabbyapi": Preset("http://127.0.0.1:5000/v1"),
 }
 # What is looked for without being told, under these names. llama-server's usual port is ours, too: left out when we take it.
 _ON_THIS_MACHINE = ("ollama", "lmstudio", "vllm", "llama_server")
@@ -94,11 +95,16 @@ def proxy_from(environ: Mapping[str, str], base_url: str) -> Secret | None:
 
 
 def _excepted(host: str, no_proxy: str) -> bool:
-    for entry in no_proxy.lower().replace(",", " ").split():
+    return any(entry == "*" or _covers(entry, host) for entry in no_proxy.lower().replace(",", " ").split())
+
+
+def _covers(entry: str, host: str) -> bool:
+    """One entry of NO_PROXY: an address, a network (10.0.0.0/8), or a name that stands for what is below it, too."""
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
+    except ValueError:  # one of the two is a name
         name = entry.partition(":")[0].removeprefix("*").removeprefix(".")
-        if entry == "*" or (name and (host == name or host.endswith(f".{name}"))):
-            return True
-    return False
+        return bool(name) and (host == name or host.endswith(f".{name}"))
 
 
 def is_loopback(host: str) -> bool:
@@ -116,6 +122,8 @@ def _named(name: str) -> tuple[str, str]:
 def _as_url(text: str) -> str:
     """OLLAMA_HOST may be a host, a host and port, or an address of all interfaces: what a server binds is not what one calls."""
     text = text.strip().rstrip("/")
+    if text.startswith(":"):  # ":11434": any interface, as Go's net.Listen takes it
+        text = f"127.0.0.1{text}"
     if "://" not in text:
         text = f"http://{text}" if ":" in text else f"http://{text}:11434"
-    return text.replace("://0.0.0.0", "://127.0.0.1")
+    return text.replace("://0.0.0.0", "://127.0.0.1").replace("://[::]", "://[::1]")

@@ -110,8 +110,8 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     binary: Annotated[str, TEXT] = ""  # llama_cpp: the operator's llama-server; empty: the embedded one
     models: Annotated[tuple[str, ...], STRINGS] = ()  # upstream names offered as NAME/model; empty: what it lists
     pull: Annotated[tuple[str, ...], STRINGS] = ()  # ollama: fetched at the start where they are missing
-    # Empty: RAM for engines of ours; for servers on this machine gpu0 where there is one, else RAM.
-    device: Annotated[str, DEVICE] = ""
+    # None: RAM for engines of ours; for servers on this machine gpu0 where there is one, else RAM.
+    device: Annotated[str | None, DEVICE] = None
     # None: a server on loopback shares this machine's budget, another one's memory is not counted. A size: it has memory of
     # its own, of that size (also behind a tunnel that ends on loopback), counted as the device called like the provider.
     memory: Annotated[int | None, SIZE_FORM] = None
