@@ -13,6 +13,8 @@ The law
 6. A report of an earlier load (epoch) changes nothing. One `Release` serves waiting, held and unknown tickets.
 7. A model whose load failed cools down, and then takes only room that is free: nobody is evicted for it until it has loaded
    once, or an admin asks for it (`Acquire.explicit`).
+8. What lives in somebody else's server is as that server says: `Seen` adopts what others loaded and sets its size, be it over
+   budget; `Vanished` ends it at once. What was found is left to its server's own idle time; what cannot be unloaded is no victim.
 """
 
 from __future__ import annotations
@@ -38,31 +40,33 @@ from .events import (
     Measured,
     Phase,
     Pin,
-    Plan,
     Refusal,
     Reject,
     Release,
-    ResidentView,
+    Seen,
     Shutdown,
     StartLoad,
     StartUnload,
     Tick,
     Unload,
-    WaitingView,
+    Vanished,
     Why,
 )
-from .planning import Finding, at_the_door, plan_for, survey
+from .planning import Finding, at_the_door, survey
 from .policy import choose_victims, lru_order
 from .room import Room, covers, larger, room_text, total
 from .state import Known, Resident, State, Ticket
+from .views import Views
 
 # Told to clients whose wait was cut short by a limit of ours: when it is worth coming back.
 RETRY_AFTER_S = 5.0
+# Where the size of a model in a server is from: that server's own word.
+REPORTED = "reported"
 # An engine that has been up for so long was sound: its death begins a new count.
 STEADY_S = 60.0
 
 
-class Residency:
+class Residency(Views):
     """`apply(event, now_s)` changes the state and returns what must be done, in that order.
 
     Args:
@@ -72,11 +76,11 @@ class Residency:
     """
 
     def __init__(self, budget_bytes: Footprint, *, queue_max: int, min_residency_s: float | None) -> None:
-        self._state = State(budget_bytes, min_residency_s)
+        super().__init__(State(budget_bytes, min_residency_s))
         self._queue_max = queue_max
         self._deadlines: list[tuple[float, int]] = []  # heap; entries of tickets that left are dropped when met
         self._order = 0
-        # More is committed than the budget holds, and only busy or pinned ones could make up for it.
+        # More is committed than the budget holds, and only those could make up for it who are busy, just found, or kept.
         self._tight = False
         self._settled_s = -math.inf  # when all that follows was last worked out
 
@@ -102,6 +106,10 @@ class Residency:
                 self._describe(event, now_s, out)
             case Measured():
                 self._measured(event, now_s, out)
+            case Seen():
+                self._seen(event, now_s, out)
+            case Vanished():
+                self._vanished(event, now_s, out)
             case Budget():
                 self._state.budget = dict(event.budget_bytes)
                 self._settle(now_s, out)
@@ -124,7 +132,8 @@ class Residency:
             self._state.known[event.target] = Known(event)
         else:
             known.footprint, known.source, known.idle_s = event.footprint, event.source, event.idle_s
-            if event.target in self._state.waiting:
+            kept, known.evictable = known.keeps_room, event.evictable
+            if event.target in self._state.waiting or kept is not known.keeps_room:
                 self._settle(now_s, out)
 
     def _acquire(self, event: Acquire, now_s: float, out: list[Decision]) -> None:
@@ -170,13 +179,15 @@ class Residency:
 
     def _loaded(self, event: Loaded, now_s: float, out: list[Decision]) -> None:
         resident = self._current(event.target, event.epoch, Phase.LOADING)
-        if resident is None:
-            return
+        if resident is not None:
+            self._ready(resident, now_s, out)
+
+    def _ready(self, resident: Resident, now_s: float, out: list[Decision]) -> None:
         resident.phase = Phase.READY
         resident.ready_s = resident.last_used_s = now_s
-        known = self._state.known[event.target]
+        known = self._state.known[resident.target]
         known.failures, known.retry_at_s, known.reason, known.victims = 0, 0.0, "", ()
-        for ticket in self._dismiss(event.target):
+        for ticket in self._dismiss(resident.target):
             self._grant(ticket.ticket, resident, now_s, out)
         self._settle(now_s, out)
 
@@ -198,12 +209,10 @@ class Residency:
 
         A first death is forgiven (the next request loads it again); deaths in a row, each soon after its load, cool down.
         """
-        resident = self._state.residents.get(event.target)
-        if resident is None or resident.epoch != event.epoch or resident.phase not in (Phase.READY, Phase.DRAINING):
+        resident = self._current(event.target, event.epoch, Phase.READY, Phase.DRAINING)
+        if resident is None:
             return
-        for ticket in [t for t, held in self._state.leases.items() if held is resident]:
-            del self._state.leases[ticket]
-        resident.leases = 0
+        self._void_leases(resident)
         known = self._state.known[event.target]
         assert resident.ready_s is not None
         known.deaths = 1 if now_s - resident.ready_s >= STEADY_S else known.deaths + 1
@@ -212,6 +221,11 @@ class Residency:
             self._reject_all(event.target, Refusal.COOLING_DOWN, event.reason, known.retry_at_s - now_s, out)
         self._start_unload(resident, Why.DIED, out)
         self._settle(now_s, out)
+
+    def _void_leases(self, resident: Resident) -> None:
+        for ticket in [t for t, held in self._state.leases.items() if held is resident]:
+            del self._state.leases[ticket]
+        resident.leases = 0
 
     def _gone(self, event: Gone, now_s: float, out: list[Decision]) -> None:
         resident = self._current(event.target, event.epoch, Phase.UNLOADING)
@@ -226,14 +240,44 @@ class Residency:
             return
         raised = larger(resident.footprint, event.footprint)
         if raised != resident.footprint:
-            self._state.grow(resident, raised)
+            self._state.resize(resident, raised)
+            self._settle(now_s, out)
+
+    def _seen(self, event: Seen, now_s: float, out: list[Decision]) -> None:
+        """Three cases: 1 cold, so somebody else has loaded it: it is taken over as it is, those who wait for it have it;
+        2 its server's word on a resident, exact; 3 it is on its way in or out, or we are: that is said by other reports.
+        """
+        known = self._state.known.get(event.target)
+        if known is None or known.epoch != event.epoch or self._state.closing:  # 3
+            return
+        resident = self._state.residents.get(event.target)
+        if resident is None:  # 1
+            known.epoch += 1
+            resident = Resident(event.target, known.epoch, event.footprint, REPORTED, Why.FOUND, now_s)
+            self._state.enter(resident)
+            self._ready(resident, now_s, out)
+        elif resident.phase is Phase.READY or resident.phase is Phase.DRAINING:  # 2
+            if event.used:
+                resident.last_used_s = now_s
+            resident.source = REPORTED
+            if event.footprint != resident.footprint:
+                self._state.resize(resident, event.footprint)
+                self._settle(now_s, out)
+
+    def _vanished(self, event: Vanished, now_s: float, out: list[Decision]) -> None:
+        """Somebody else has unloaded it: its bytes are back, its leases void. No failure; and it is not restored either."""
+        resident = self._current(event.target, event.epoch, Phase.READY, Phase.DRAINING)
+        if resident is not None:
+            self._void_leases(resident)
+            self._state.give_up_restoring(event.target)
+            self._state.gone(resident)
             self._settle(now_s, out)
 
     def _unload(self, target: str, now_s: float, out: list[Decision]) -> None:
         """Two cases: 1 ready: drained; 2 loading: the load is stopped, those who wait are told. It is not restored either."""
         self._state.give_up_restoring(target)
         resident = self._state.residents.get(target)
-        if resident is None:
+        if resident is None or not self._state.known[target].evictable:
             return
         if resident.phase is Phase.READY:
             self._drain(resident, Why.ADMIN, "asked for by an admin", now_s, out)
@@ -308,8 +352,10 @@ class Residency:
 
     def _retry_after_s(self, target: str, refusal: Refusal, now_s: float) -> float | None:
         """None where repeating cannot help."""
-        if refusal is Refusal.LARGER_THAN_BUDGET or refusal is Refusal.NO_ROOM_BESIDE_PINS:
+        if refusal is Refusal.LARGER_THAN_BUDGET:
             return None
+        if refusal is Refusal.NO_ROOM_BESIDE_PINS:  # pins stay, but a server may let go what we cannot unload
+            return RETRY_AFTER_S if self._state.holds_unevictable() else None
         cool_down_s = self._state.known[target].retry_at_s - now_s
         return cool_down_s if refusal is Refusal.COOLING_DOWN and cool_down_s > 0 else RETRY_AFTER_S
 
@@ -323,7 +369,7 @@ class Residency:
                 self._start_load(target, Why.RESTORED, now_s, out)
 
     def _shrink(self, room: Room, now_s: float, out: list[Decision]) -> bool:
-        """Where more is committed than the budget holds (it fell, or a model grew), idle residents make up for it.
+        """Where more is committed than the budget holds (it fell, a model grew or was found), idle residents make up for it.
 
         A device that they cannot bring back within its budget does not keep them from doing so for another.
         """
@@ -331,7 +377,7 @@ class Residency:
         self._tight = bool(over)
         if not over:
             return False
-        idle = lru_order(self._state.candidates(None, idle=True))
+        idle = lru_order(self._state.candidates(now_s, idle=True, shrinking=True))
         held = total(candidate.footprint for candidate in idle)
         short = {device: size for device, size in over.items() if covers(held, {device: size})}
         victims = choose_victims(idle, short) or ()
@@ -402,10 +448,10 @@ class Residency:
 
     # ------------------------------------------------------------ reading
 
-    def _current(self, target: str, epoch: int, phase: Phase) -> Resident | None:
+    def _current(self, target: str, epoch: int, *phases: Phase) -> Resident | None:
         """The resident this report is about, unless it is late."""
         resident = self._state.residents.get(target)
-        return resident if resident is not None and resident.epoch == epoch and resident.phase is phase else None
+        return resident if resident is not None and resident.epoch == epoch and resident.phase in phases else None
 
     def wake_s(self, now_s: float) -> float | None:
         """The clock reading at which a Tick is due, None when nothing waits for time to pass.
@@ -421,7 +467,8 @@ class Residency:
             expiry_s = self._state.idle_expiry_s(resident)
             if expiry_s is not None:
                 due.append(self._busy_expiry_s(resident, now_s) if resident.leases else expiry_s)
-            if self._state.waiting and resident.phase is Phase.READY:
+            matters = self._state.waiting or (self._tight and resident.why is Why.FOUND)
+            if matters and resident.phase is Phase.READY:
                 protected_until_s = self._state.protected_until_s(resident)
                 if protected_until_s > self._settled_s:  # still so if it has ended since: that has not been acted upon
                     due.append(protected_until_s)
@@ -430,69 +477,6 @@ class Residency:
     def _busy_expiry_s(self, resident: Resident, now_s: float) -> float:
         """When to look again at a busy one: no sooner than it could have been idle long enough, and not in a tight loop."""
         return now_s + max(self._state.known[resident.target].idle_s or 0.0, 1.0)
-
-    def plan(self, target: str, now_s: float) -> Plan:
-        """What one more request for `target` would meet; changes nothing. Raises: KeyError: never described."""
-        return plan_for(self._state, target, now_s)
-
-    def retry_at_s(self, target: str) -> float:
-        """Until when a broken model is not tried again; in the past for a sound one."""
-        return self._state.known[target].retry_at_s
-
-    def knows(self, target: str) -> bool:
-        """Whether it has been described."""
-        return target in self._state.known
-
-    def is_ready(self, target: str) -> bool:
-        """Whether an Acquire would be granted at once."""
-        resident = self._state.residents.get(target)
-        return resident is not None and resident.phase is Phase.READY
-
-    def is_closing(self) -> bool:
-        return self._state.closing
-
-    def held(self) -> list[int]:
-        """The tickets that hold a lease."""
-        return list(self._state.leases)
-
-    def is_pinned(self, target: str) -> bool:
-        return self._state.known[target].pinned
-
-    def budget_bytes(self) -> Footprint:
-        return self._state.budget
-
-    def committed_bytes(self) -> Footprint:
-        return self._state.committed_bytes()
-
-    def residents(self, now_s: float) -> list[ResidentView]:
-        """Everything in memory, on its way in or out, oldest first."""
-        return [
-            ResidentView(
-                r.target,
-                r.phase,
-                r.epoch,
-                r.leases,
-                self._state.known[r.target].pinned,
-                r.footprint,
-                r.source,
-                r.idle_for_s(now_s),
-                now_s - r.since_s,
-                None if r.ready_s is None else r.ready_s - r.since_s,
-                r.why,
-            )
-            for r in self._state.residents.values()
-        ]
-
-    def waiting(self, now_s: float) -> list[WaitingView]:
-        """The queue, first come first; those who wait for the same load share their model's place."""
-        places = {target: place for place, target in enumerate(self._state.waiting, 1)}
-        tickets = sorted(self._state.tickets.values(), key=lambda t: t.order)
-        return [WaitingView(t.ticket, t.target, now_s - t.since_s, places[t.target]) for t in tickets]
-
-    def __repr__(self) -> str:
-        held = ", ".join(f"{r.target} {r.phase.name} e{r.epoch} {r.leases}" for r in self._state.residents.values())
-        queue = ", ".join(f"{target}({len(tickets)})" for target, tickets in self._state.waiting.items())
-        return f"<Residency {room_text(self.committed_bytes())} of {room_text(self._state.budget)} | {held} | {queue}>"
 
 
 def _arrived(tickets: dict[int, Ticket]) -> int:

@@ -24,10 +24,11 @@ class Phase(StrEnum):
 
 
 class Why(StrEnum):
-    """Why a resident is loaded or leaves."""
+    """Why a resident is in memory or leaves."""
 
     REQUESTED = "requested"
     RESTORED = "restored"  # its room was taken for a load that then failed
+    FOUND = "found"  # in the memory of its server, loaded there by somebody else
     EVICTED = "evicted"
     IDLE = "idle"
     ADMIN = "admin"
@@ -42,7 +43,7 @@ class Refusal(StrEnum):
     QUEUE_FULL = "queue_full"
     WAIT_TIMED_OUT = "wait_timed_out"
     LARGER_THAN_BUDGET = "larger_than_budget"
-    NO_ROOM_BESIDE_PINS = "no_room_beside_pins"
+    NO_ROOM_BESIDE_PINS = "no_room_beside_pins"  # or beside what its server cannot be told to unload
     LOAD_FAILED = "load_failed"  # just now
     COOLING_DOWN = "cooling_down"  # failed before; not tried again yet
     UNLOADED = "unloaded"  # an admin stopped the load it waited for
@@ -64,6 +65,7 @@ class Describe(Event, frozen=True):
     source: str  # learned | declared | estimated
     idle_s: float | None  # None: never unloaded for idleness
     pinned: bool = False  # as configured; only heeded the first time, `Pin` changes it
+    evictable: bool = True  # False: its server cannot be told to unload; it leaves when that server lets it go
 
 
 class Acquire(Event, frozen=True):
@@ -113,6 +115,28 @@ class Measured(Event, frozen=True):
     target: str
     epoch: int
     footprint: Footprint
+
+
+class Seen(Event, frozen=True):
+    """The server that holds it says that it is in memory, whoever loaded it.
+
+    Only to be told of a target that was cold, ready or draining both when the server was asked and now, with the same epoch.
+    """
+
+    target: str
+    epoch: int  # as it stood when the server was asked
+    footprint: Footprint  # exact: more or less than was thought
+    used: bool  # since the last time: by whomever
+
+
+class Vanished(Event, frozen=True):
+    """The server that held it says that it is not in memory any more, and nobody of ours had asked for that.
+
+    Only to be told of a target that was ready or draining when the server was asked.
+    """
+
+    target: str
+    epoch: int  # as it stood when the server was asked
 
 
 class Budget(Event, frozen=True):

@@ -11,16 +11,15 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from types import TracebackType
-from typing import Self
 
-from providers.contract import Engine, EngineSpec, Loader, ProcessExit
-from providers.errors import LoadFailed
+from providers.contract import Engine, Held, ProcessExit
+from providers.errors import LoadFailed, ProviderError
 
 from . import core, events
 from .events import Footprint, Plan, ResidentView, WaitingView
 from .footprints import Footprints
 from .journal import Journal
+from .lease import Lease, Managed
 from .memory import DeviceBudget, Measurer
 from .refusals import refusal_error
 
@@ -37,55 +36,11 @@ DEATH_NOTICE_S = 1.0
 STOP_GRACE_S = 10.0
 
 
-class Managed:
-    """One target that lives in our memory: who loads it and what is known of it before."""
-
-    __slots__ = ("idle_s", "key", "loader", "pinned", "spec")
-
-    def __init__(self, loader: Loader, spec: EngineSpec, key: str, *, idle_s: float, pinned: bool) -> None:
-        self.loader = loader
-        self.spec = spec
-        self.key = key  # of its learned sizes
-        self.idle_s = idle_s  # math.inf: never
-        self.pinned = pinned
-
-
-class Lease:
-    """The right to use a target until the stream ends. `engine` is None for a target that needs no memory of ours."""
-
-    __slots__ = ("_explicit", "_manager", "_patience_s", "_target", "_ticket", "engine")
-
-    def __init__(self, manager: ResidencyManager, target: str, patience_s: float, *, explicit: bool = False) -> None:
-        self._manager = manager
-        self._target = target
-        self._patience_s = patience_s
-        self._explicit = explicit
-        self._ticket = 0
-        self.engine: Engine | None = None
-
-    async def __aenter__(self) -> Self:
-        manager = self._manager
-        if self._target in manager.managed:
-            self._ticket = manager.next_ticket()
-            self.engine = manager.granted_at_once(self._ticket, self._target)
-            if self.engine is None:
-                self.engine = await manager.wait_for(
-                    self._ticket, self._target, self._patience_s, explicit=self._explicit
-                )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._ticket:
-            self._manager.release(self._ticket)
-
-
 class ResidencyManager:
     """Leases for callers, engines for the core.
 
     Args:
-        managed: target → how it is loaded. Targets not in it need no memory; their leases are no-ops.
+        managed: target → how it is loaded; `manage` changes it. Targets not in it need no memory; their leases are no-ops.
         budgets: what may be committed at the start, per device.
         clock: monotonic seconds; `asyncio.get_running_loop().time` of the loop it runs on.
     """
@@ -102,7 +57,7 @@ class ResidencyManager:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.managed = managed
+        self.managed: Mapping[str, Managed] = dict(managed)
         self.budgets = dict(budgets)
         self.clock = clock
         self.journal = Journal(wall_clock)
@@ -122,8 +77,14 @@ class ResidencyManager:
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._departures: dict[str, asyncio.Event] = {}  # of the engines that are up: set when they leave
+        self._found: set[str] = set()  # of those, what somebody else has loaded
         self._rest = asyncio.Event()
         self._rest.set()
+
+    def manage(self, managed: Mapping[str, Managed]) -> None:
+        """From now on these are the targets that live in our memory. One that is in it, or waited for, stays until it is gone."""
+        kept = {resident.target for resident in self.residents()} | {waiting.target for waiting in self.waiting()}
+        self.managed = {**{target: self.managed[target] for target in kept if target not in managed}, **managed}
 
     # ------------------------------------------------------------ leases
 
@@ -133,6 +94,10 @@ class ResidencyManager:
         Raises (on entering): GatewayError (CapacityError's subclasses), LoadFailed. Cancelled while waiting, it leaves the queue.
         """
         return Lease(self, target, patience_s)
+
+    def is_warm(self, target: str) -> bool:
+        """Whether a request for it would be served at once."""
+        return self._core.is_ready(target)
 
     def next_ticket(self) -> int:
         self._tickets += 1
@@ -147,7 +112,7 @@ class ResidencyManager:
 
     async def wait_for(self, ticket: int, target: str, patience_s: float, *, explicit: bool) -> Engine:
         """Queue up, and wait for the answer. Raises: as `lease`."""
-        await self._describe(target)
+        await self.describe(target)
         answer: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
         self._answers[ticket] = answer
         started_s = self.clock()
@@ -176,6 +141,8 @@ class ResidencyManager:
         departure = self._departures.get(target)
         if departure is None or self.engines.get(target) is not engine:
             return True
+        if engine.pid is None:  # its server is down, or not: no process of ours has died
+            return False
         try:
             async with asyncio.timeout(DEATH_NOTICE_S):
                 await departure.wait()
@@ -194,15 +161,20 @@ class ResidencyManager:
         """Let its leases end, then stop it; a load under way is stopped at once."""
         self._feed(events.Unload(target))
 
+    def can_unload(self, target: str) -> bool:
+        """False: it lives in a server that cannot be told to unload."""
+        server = self.managed[target].server
+        return server is None or server.unloads
+
     async def pin(self, target: str, *, pinned: bool) -> None:
         """From now on it is never evicted (or may be again). Does not load it. Raises: LoadFailed: weights unreadable."""
-        await self._describe(target)
+        await self.describe(target)
         self._feed(events.Pin(target, pinned))
         self.journal.note("pinned" if pinned else "unpinned", target)
 
     async def plan(self, target: str) -> Plan:
         """What a request for it would meet now. Raises: LoadFailed: weights unreadable."""
-        await self._describe(target)
+        await self.describe(target)
         return self._core.plan(target, self.clock())
 
     def load_s(self, target: str) -> float | None:
@@ -288,9 +260,10 @@ class ResidencyManager:
         load = self._loads.pop(decision.target, None)
         if load is not None:
             load.cancel()
-        engine = self.engines.pop(decision.target, None)
-        if engine is not None:
-            self._departures.pop(decision.target).set()
+        engine = self.engines.get(decision.target)
+        if decision.why is events.Why.SHUTDOWN and decision.target in self._found:
+            engine = None  # it was there before us, and stays for whoever loaded it
+        self._forget_engine(decision.target)
         self._spawn(self._unload(decision, load, engine), f"unload {decision.target}")
 
     async def _load(self, decision: events.StartLoad) -> None:
@@ -358,15 +331,12 @@ class ResidencyManager:
                 await asyncio.wait([load])
                 engine = self.engines.pop(target, None)  # it may have come up in the moment it was stopped
                 self._departures.pop(target, None)
-            if engine is not None:
-                try:
-                    freed = await self.measurer.before_stop(engine.pid)
-                finally:
-                    await _stop(engine)
-                only_ram = set(freed.private) <= {"ram"}
-                if not await self.measurer.wait_back(freed, RAM_BACK_S if only_ram else MEMORY_BACK_S):
-                    level = logging.DEBUG if only_ram else logging.WARNING
-                    log.log(level, "%s is gone, but its memory was not seen to come back", target)
+            if engine is not None and engine.pid is None:
+                await _stop(engine)  # returns when its server no longer has it
+            elif engine is not None and (pid := engine.pid) is not None:
+                await self._stop_process(target, engine, pid)
+        except ProviderError as error:  # its server would not let it go: told again by the watch
+            log.warning("%s: %s", target, error.message)
         except Exception:  # named boundary: without Gone, its bytes would stay committed for ever
             log.exception("stopping %s failed", target)
         finally:
@@ -374,24 +344,39 @@ class ResidencyManager:
             self._feed(events.Gone(target, decision.epoch))
             self._look_for_rest()
 
+    async def _stop_process(self, target: str, engine: Engine, pid: int) -> None:
+        try:
+            freed = await self.measurer.before_stop(pid)
+        finally:
+            await _stop(engine)
+        only_ram = set(freed.private) <= {"ram"}
+        if not await self.measurer.wait_back(freed, RAM_BACK_S if only_ram else MEMORY_BACK_S):
+            level = logging.DEBUG if only_ram else logging.WARNING
+            log.log(level, "%s is gone, but its memory was not seen to come back", target)
+
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _describe(self, target: str) -> None:
+    async def describe(self, target: str) -> None:
         """Tell the core the best word on the size of a target that is not in memory. Raises: LoadFailed."""
         managed = self.managed[target]
         if target in self.engines or target in self._loads:
             return
         estimate: Footprint = {}
         if managed.spec.declared is None:
-            estimate = await asyncio.to_thread(managed.loader.estimate, managed.spec)
+            if managed.server is not None:  # known from its catalogue: no file has to be read
+                estimate = managed.server.estimate(managed.spec)
+            else:
+                estimate = await asyncio.to_thread(managed.loader.estimate, managed.spec)
             self._estimates[target] = estimate
         footprint, source = self.footprints.best(managed.key, managed.spec.declared, estimate)
         idle_s = None if math.isinf(managed.idle_s) else managed.idle_s
-        self._feed(events.Describe(target, footprint, source, idle_s, managed.pinned))
+        self._feed(
+            events.Describe(target, footprint, source, idle_s, managed.pinned, evictable=self.can_unload(target))
+        )
 
     def _arm(self) -> None:
         """One timer, for the next moment at which time alone changes something."""
@@ -407,6 +392,47 @@ class ResidencyManager:
     def _ring(self) -> None:
         self._alarm = None
         self._feed(events.Tick())
+
+    # ------------------------------------------------------------ what servers say
+
+    def standing(self, target: str) -> tuple[events.Phase | None, int]:
+        """Its phase (None: cold) and the epoch of its last load: to be noted before a server is asked what it holds."""
+        return self._core.standing(target)
+
+    def seen(self, target: str, epoch: int, held: Held, *, used: bool) -> None:
+        """Its server has it in memory, whoever loaded it. `epoch`: as noted before the server was asked."""
+        managed = self.managed[target]
+        assert managed.server is not None
+        adopted = target not in self.engines
+        if adopted:
+            self.engines[target] = managed.server.adopt(managed.spec)
+            self._departures[target] = asyncio.Event()
+        if held.exact and held.footprint:
+            self.footprints.learn(managed.key, held.footprint, self._estimates.get(target))
+        self._feed(events.Seen(target, epoch, held.footprint, used))
+        if adopted and not self._core.is_ready(target):
+            self._forget_engine(target)
+        elif adopted:
+            self._found.add(target)
+            self._rest.clear()
+            self._failures.pop(target, None)
+            self.journal.note("found", target, epoch + 1, footprint=held.footprint)
+
+    def vanished(self, target: str, epoch: int) -> None:
+        """Its server no longer has it in memory, and we did not ask for that. `epoch`: as noted before the server was asked."""
+        if self._core.standing(target) not in ((events.Phase.READY, epoch), (events.Phase.DRAINING, epoch)):
+            return
+        self._forget_engine(target)
+        self.journal.note("vanished", target, epoch)
+        self._feed(events.Vanished(target, epoch))
+        self._look_for_rest()
+
+    def _forget_engine(self, target: str) -> None:
+        self.engines.pop(target, None)
+        self._found.discard(target)
+        departure = self._departures.pop(target, None)
+        if departure is not None:
+            departure.set()
 
     # ------------------------------------------------------------ measures
 

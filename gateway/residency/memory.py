@@ -114,10 +114,14 @@ class Measurer:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="memory")
         self._weighed: dict[int, Footprint] = {}
 
-    async def measure(self, pids: Iterable[int] = ()) -> Reading:
-        """The machine now, with the exact size of the process trees of `pids` (roots). Raises: OSError: no /proc/meminfo."""
-        wanted = frozenset(pids)
-        return await self._in_thread(lambda gauge: self._measure(gauge, wanted))
+    async def measure(self, pids: Iterable[int] = (), servers: Iterable[int] = ()) -> Reading:
+        """The machine now, with the exact size of the process trees of `pids` (roots). Raises: OSError: no /proc/meminfo.
+
+        Args:
+            servers: roots of servers whose models are ours to count: held by us, but not weighed.
+        """
+        wanted, counted = frozenset(pids), frozenset(servers)
+        return await self._in_thread(lambda gauge: self._measure(gauge, wanted, counted))
 
     async def before_stop(self, pid: int) -> Freed:
         """What will have to come back when the engine with this root ends. Call it while it still runs."""
@@ -161,8 +165,8 @@ class Measurer:
             self._gauge = Machine()
         return read(self._gauge)
 
-    def _measure(self, gauge: Gauge, pids: frozenset[int]) -> Reading:
-        look = gauge.look(self._weighed.keys() | pids)
+    def _measure(self, gauge: Gauge, pids: frozenset[int], servers: frozenset[int]) -> Reading:
+        look = gauge.look(self._weighed.keys() | pids | servers)
         weighed = {pid: gauge.weigh(pid) for pid in sorted(pids)}
         engines = {pid: engine for pid, engine in weighed.items() if engine is not None}
         self._weighed = {pid: size for pid, size in self._weighed.items() if pid in look.private}

@@ -42,7 +42,7 @@ def survey(state: State, room: Room, queue: Iterable[str], now_s: float) -> list
         queue: models that are neither ready nor loading, first come first.
     """
     findings: list[Finding] = []
-    pinned = state.pinned_bytes()
+    kept = state.kept_bytes()
     pools = _Pools(state, now_s)
     waiting = 0
     for target in queue:
@@ -51,7 +51,7 @@ def survey(state: State, room: Room, queue: Iterable[str], now_s: float) -> list
         short = room.short_of(need)
         victims: Sequence[Candidate] = ()
         if short:
-            refusal, detail = never(state, pinned, need)
+            refusal, detail = never(state, kept, need)
             if refusal is None and known.failures:
                 refusal = Refusal.COOLING_DOWN
                 detail = f"{known.reason} (tried again only in room that is free; an admin's load forgives)"
@@ -74,7 +74,7 @@ def survey(state: State, room: Room, queue: Iterable[str], now_s: float) -> list
             findings.append(Finding(target, "waits", detail=detail))
         if starts:
             room.take(need)
-            pinned = total((pinned, need)) if known.pinned else pinned
+            kept = total((kept, need)) if known.keeps_room else kept
             continue
         room.claim(need)
         waiting += 1
@@ -118,8 +118,8 @@ class _Pools:
         return idle
 
 
-def never(state: State, pinned: Footprint, need: Footprint) -> tuple[Refusal | None, str]:
-    """Whether no eviction at all could make room beside what is `pinned`."""
+def never(state: State, kept: Footprint, need: Footprint) -> tuple[Refusal | None, str]:
+    """Whether no eviction at all could make room beside what is `kept`."""
     for device, size in need.items():
         budget = state.budget.get(device, 0)
         if size > budget and size > 0:
@@ -127,13 +127,14 @@ def never(state: State, pinned: Footprint, need: Footprint) -> tuple[Refusal | N
                 Refusal.LARGER_THAN_BUDGET,
                 f"{device}: needs {size_text(size)} ({size} bytes), the budget is {size_text(budget)} ({budget} bytes)",
             )
-    for device, held in pinned.items():  # most often empty
+    for device, held in kept.items():  # most often empty
         size = need.get(device, 0)
         left = state.budget.get(device, 0) - held
         if size > left and size > 0:
             return (
                 Refusal.NO_ROOM_BESIDE_PINS,
-                f"{device}: needs {size_text(size)} ({size} bytes), pinned models leave {size_text(left)} ({left} bytes)",
+                f"{device}: needs {size_text(size)} ({size} bytes), models that are pinned or cannot be unloaded leave "
+                f"{size_text(left)} ({left} bytes)",
             )
     return None, ""
 
@@ -145,7 +146,7 @@ def at_the_door(state: State, target: str, now_s: float) -> tuple[Refusal | None
         return Refusal.SHUTTING_DOWN, "the gateway is shutting down"
     if now_s < known.retry_at_s:
         return Refusal.COOLING_DOWN, known.reason
-    return never(state, state.pinned_bytes(), known.footprint)
+    return never(state, state.kept_bytes(), known.footprint)
 
 
 def plan_for(state: State, target: str, now_s: float) -> Plan:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -28,11 +28,25 @@ BUDGET_STEP_BYTES = 64 << 20
 
 
 class Sampler:
-    """Runs for the life of the gateway; `sample` may also be called by itself."""
+    """Runs for the life of the gateway; `sample` may also be called by itself.
 
-    def __init__(self, manager: ResidencyManager, memory: Memory, clock: Callable[[], float]) -> None:
+    Args:
+        roots: pids of the servers on this machine whose models are committed by us: their memory is no strangers'.
+        complete: adds the budgets of devices that are not this machine's.
+    """
+
+    def __init__(
+        self,
+        manager: ResidencyManager,
+        memory: Memory,
+        clock: Callable[[], float],
+        roots: Callable[[], Collection[int]] = tuple,
+        complete: Callable[[Mapping[str, DeviceBudget]], dict[str, DeviceBudget]] = dict,
+    ) -> None:
         self._manager = manager
         self._memory = memory
+        self._roots = roots
+        self._complete = complete
         self._clock = clock
         self._due: dict[int, tuple[float, float]] = {}  # pid → (next read, gap to the one after)
 
@@ -48,13 +62,14 @@ class Sampler:
     async def sample(self) -> None:
         """Read once whatever is due, and report it. Raises: OSError: the machine does not tell."""
         manager = self._manager
-        targets = {engine.pid: target for target, engine in manager.engines.items()}
-        reading = await manager.measurer.measure(self._pids_due(set(targets)))
+        targets = {engine.pid: target for target, engine in manager.engines.items() if engine.pid is not None}
+        reading = await manager.measurer.measure(self._pids_due(set(targets)), self._roots())
         for pid, engine in reading.engines.items():
             present = manager.engines.get(targets[pid])
             if present is not None and present.pid == pid and engine.footprint:
                 manager.measured(targets[pid], engine.footprint)
-        manager.budgeted(self._steady(budgets(reading, self._memory, manager.committed_bytes())))
+        fresh = self._complete(budgets(reading, self._memory, manager.committed_bytes()))
+        manager.budgeted(self._steady(fresh))
 
     def _pids_due(self, pids: set[int]) -> list[int]:
         now_s = self._clock()

@@ -23,6 +23,7 @@ class Known:
     __slots__ = (
         "deaths",
         "epoch",
+        "evictable",
         "failures",
         "footprint",
         "idle_s",
@@ -38,12 +39,18 @@ class Known:
         self.source = event.source
         self.idle_s = event.idle_s
         self.pinned = event.pinned
+        self.evictable = event.evictable
         self.epoch = 0
         self.failures = 0  # failed loads in a row; above 0 it is on probation
         self.deaths = 0  # deaths in a row, each soon after its load
         self.retry_at_s = 0.0
         self.reason = ""
         self.victims: tuple[str, ...] = ()  # who left for the load that is waited for or under way
+
+    @property
+    def keeps_room(self) -> bool:
+        """Once in memory, it is not asked to leave for anybody."""
+        return self.pinned or not self.evictable
 
     def forgive(self) -> None:
         self.failures = self.deaths = 0
@@ -105,7 +112,7 @@ class Ticket:
 
 
 class State:
-    """Every fact, once; what residents hold is also kept as a sum, so these four write it: `enter`, `leave`, `gone`, `grow`."""
+    """Every fact, once; what residents hold is also kept as a sum, so these four write it: `enter`, `leave`, `gone`, `resize`."""
 
     def __init__(self, budget_bytes: Footprint, min_residency_s: float | None) -> None:
         self.budget: Footprint = dict(budget_bytes)
@@ -137,7 +144,7 @@ class State:
         if resident.leaving:
             _subtract(self._leaving, resident.footprint)
 
-    def grow(self, resident: Resident, footprint: Footprint) -> None:
+    def resize(self, resident: Resident, footprint: Footprint) -> None:
         """It holds this now."""
         for held in (self._committed, self._leaving) if resident.leaving else (self._committed,):
             _subtract(held, resident.footprint)
@@ -151,9 +158,13 @@ class State:
         """Device → bytes, from the decision to load until the report of being gone; every device of the budget is named."""
         return {**dict.fromkeys(self.budget, 0), **self._committed}
 
-    def pinned_bytes(self) -> dict[str, int]:
-        """Device → bytes that pinned models hold and keep."""
-        return total(r.footprint for r in self.residents.values() if self.known[r.target].pinned and not r.leaving)
+    def kept_bytes(self) -> dict[str, int]:
+        """Device → bytes of those who are not asked to leave for anybody."""
+        return total(r.footprint for r in self.residents.values() if self.known[r.target].keeps_room and not r.leaving)
+
+    def holds_unevictable(self) -> bool:
+        """Whether somebody is in memory whose server cannot be told to unload."""
+        return any(not self.known[target].evictable for target in self.residents)
 
     def cold(self) -> Iterator[str]:
         """The queue of models, first come first, without those whose load is under way. The first is the head."""
@@ -169,25 +180,31 @@ class State:
                 known.victims = tuple(victim for victim in known.victims if victim != target)
 
     def protected_until_s(self, resident: Resident) -> float:
-        """When a ready model's minimum residency ends."""
+        """When a ready model's minimum residency ends. What was found has cost somebody a load, nobody knows how long a one."""
         assert resident.ready_s is not None
         if self.min_residency_s is not None:
             return resident.ready_s + self.min_residency_s
+        if resident.why is Why.FOUND:
+            return resident.ready_s + PROTECTION_MAX_S
         return resident.ready_s + min(resident.ready_s - resident.since_s, PROTECTION_MAX_S)
 
-    def candidates(self, now_s: float | None, *, idle: bool = False) -> Iterator[Candidate]:
-        """Who may be evicted; with `now_s`, only those whose minimum residency is over; with `idle`, nobody who is in use."""
+    def candidates(self, now_s: float, *, idle: bool = False, shrinking: bool = False) -> Iterator[Candidate]:
+        """Who may be evicted: nobody within its minimum residency; with `idle`, nobody who is in use.
+
+        With `shrinking`, only what was found is protected: somebody may be using it whose requests we do not see.
+        """
         known = self.known
         for resident in self.residents.values():
-            if resident.phase is not Phase.READY or (idle and resident.leases) or known[resident.target].pinned:
+            if resident.phase is not Phase.READY or (idle and resident.leases) or known[resident.target].keeps_room:
                 continue
-            if now_s is None or self.protected_until_s(resident) <= now_s:
+            protected = resident.why is Why.FOUND or not shrinking
+            if not protected or self.protected_until_s(resident) <= now_s:
                 yield Candidate(resident.target, resident.footprint, resident.leases, resident.last_used_s)
 
     def idle_expiry_s(self, resident: Resident) -> float | None:
-        """When it is to be unloaded for idleness, were its last lease over; None: never."""
+        """When it is to be unloaded for idleness, were its last lease over; None: never, or not by us."""
         known = self.known[resident.target]
-        if resident.phase is not Phase.READY or known.pinned or known.idle_s is None:
+        if resident.phase is not Phase.READY or known.keeps_room or known.idle_s is None or resident.why is Why.FOUND:
             return None
         return resident.last_used_s + known.idle_s
 

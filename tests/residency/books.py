@@ -22,8 +22,10 @@ from gateway.residency.events import (
     Pin,
     Refusal,
     Release,
+    Seen,
     Shutdown,
     Unload,
+    Vanished,
 )
 
 # The protection of a ready model where the operator named none: as long as its load took, and never longer than this.
@@ -35,17 +37,22 @@ COOL_DOWN_MAX_S = 300.0
 
 
 class Engine:
-    """A process of the imagined world. It exists, with its bytes, from StartLoad until Gone or LoadFailed."""
+    """A process of the imagined world, or a model in a server's. It exists, with its bytes, from StartLoad or its first Seen
+    until Gone, LoadFailed or Vanished.
+    """
 
-    def __init__(self, target: str, epoch: int, footprint: Footprint, now_s: float) -> None:
+    def __init__(self, target: str, epoch: int, footprint: Footprint, source: str, now_s: float) -> None:
         self.target = target
         self.epoch = epoch
         self.footprint = dict(footprint)
+        self.source = source  # of that size
         self.phase = Phase.LOADING
         self.since_s = now_s
         self.ready_s = now_s
         self.last_used_s = now_s
         self.leases = 0
+        self.found = False  # loaded by somebody else
+        self.ready_fact = 0  # which fact made it ready
 
     @property
     def stays(self) -> bool:
@@ -59,11 +66,17 @@ class Model:
         self.footprint = dict(event.footprint)
         self.idle_s = event.idle_s
         self.pinned = event.pinned
+        self.evictable = event.evictable
         self.epoch = 0
         self.failures = 0
         self.deaths = 0
         self.retry_at_s = 0.0
+        self.left_fact = 0  # which fact last ended an engine of it
         self.evicted: set[str] = set()  # who left for the load that is waited for or under way
+
+    @property
+    def keeps_room(self) -> bool:
+        return self.pinned or not self.evictable
 
     @property
     def need(self) -> dict[str, int]:
@@ -84,6 +97,7 @@ class Books:
         self.queue_max = queue_max
         self.min_residency_s = min_residency_s
         self.now_s = 0.0
+        self.facts = 0
         self.closing = False
         self.models: dict[str, Model] = {}
         self.engines: dict[str, Engine] = {}
@@ -96,6 +110,7 @@ class Books:
 
     def enter(self, event: Event) -> set[str] | None:
         """Enters a fact into the books. For an Acquire that is to be answered by itself: the answers that would be right."""
+        self.facts += 1
         match event:
             case Acquire():
                 verdict = self.verdict(event)
@@ -111,12 +126,9 @@ class Books:
             case Describe():
                 model = self.models.setdefault(event.target, Model(event))
                 model.footprint, model.idle_s = dict(event.footprint), event.idle_s
+                model.evictable = event.evictable
             case Loaded():
-                engine = self.engines[event.target]
-                engine.phase = Phase.READY
-                engine.ready_s = engine.last_used_s = self.now_s
-                model = self.models[event.target]
-                model.failures, model.retry_at_s, model.evicted = 0, 0.0, set()
+                self._is_ready(self.engines[event.target])
             case LoadFailed():
                 del self.engines[event.target]
                 model = self.models[event.target]
@@ -125,31 +137,65 @@ class Books:
                 self._cool_down(model, model.failures)
             case Died():
                 engine = self.engines[event.target]
-                for ticket in [t for t, used in self.held.items() if used is engine]:
-                    del self.held[ticket]
-                engine.leases = 0
+                self._void_leases(engine)
                 model = self.models[event.target]
                 model.deaths = 1 if self.now_s - engine.ready_s >= STEADY_S else model.deaths + 1
                 if model.deaths > 1:
                     self._cool_down(model, model.deaths - 1)
             case Gone():
                 del self.engines[event.target]
+                self.models[event.target].left_fact = self.facts
             case Measured():
                 held = self.engines[event.target].footprint
                 for device, size in event.footprint.items():
                     held[device] = max(size, held.get(device, 0))
+            case Seen():
+                self._seen(event)
+            case Vanished():
+                self._void_leases(self.engines.pop(event.target))
+                self._forget_victim(event.target)
             case Budget():
                 self.budget = dict(event.budget_bytes)
             case Pin():
                 self.models[event.target].pinned = event.pinned
             case Unload():
-                for model in self.models.values():
-                    model.evicted.discard(event.target)
+                self._forget_victim(event.target)
             case Shutdown():
                 self.closing = True
             case _:
                 pass
         return None
+
+    def _is_ready(self, engine: Engine) -> None:
+        engine.phase = Phase.READY
+        engine.ready_s = engine.last_used_s = self.now_s
+        engine.ready_fact = self.facts
+        model = self.models[engine.target]
+        model.failures, model.retry_at_s, model.evicted = 0, 0.0, set()
+
+    def _seen(self, event: Seen) -> None:
+        """Somebody else has loaded it, or its server tells what it holds now."""
+        engine = self.engines.get(event.target)
+        if engine is None:
+            model = self.models[event.target]
+            model.epoch += 1
+            engine = Engine(event.target, model.epoch, event.footprint, "reported", self.now_s)
+            engine.found = True
+            self.engines[event.target] = engine
+            self._is_ready(engine)
+            return
+        engine.footprint, engine.source = dict(event.footprint), "reported"
+        engine.last_used_s = self.now_s if event.used else engine.last_used_s
+
+    def _void_leases(self, engine: Engine) -> None:
+        for ticket in [t for t, used in self.held.items() if used is engine]:
+            del self.held[ticket]
+        engine.leases = 0
+
+    def _forget_victim(self, target: str) -> None:
+        """Others wanted it to go, so nobody brings it back."""
+        for model in self.models.values():
+            model.evicted.discard(target)
 
     def _cool_down(self, model: Model, times: int) -> None:
         model.retry_at_s = self.now_s + min(COOL_DOWN_FIRST_S * 2 ** (times - 1), COOL_DOWN_MAX_S)
@@ -219,14 +265,14 @@ class Books:
         reasons: set[str] = set()
         for device, size in self.models[target].need.items():
             budget = self.budget.get(device, 0)
-            pinned = sum(
+            kept = sum(
                 engine.footprint.get(device, 0)
                 for engine in self.engines.values()
-                if engine.stays and engine.target != target and self.models[engine.target].pinned
+                if engine.stays and engine.target != target and self.keeps_room(engine)
             )
             if size > budget:
                 reasons.add(Refusal.LARGER_THAN_BUDGET)
-            elif size + pinned > budget:
+            elif size + kept > budget:
                 reasons.add(Refusal.NO_ROOM_BESIDE_PINS)
         return reasons
 
@@ -242,17 +288,31 @@ class Books:
         chosen = list(engines)
         return all(sum(engine.footprint.get(device, 0) for engine in chosen) >= size for device, size in short.items())
 
+    def keeps_room(self, engine: Engine) -> bool:
+        """Pinned, or its server cannot be told to unload it."""
+        return self.models[engine.target].keeps_room
+
+    def all_evictable(self) -> bool:
+        return all(self.models[target].evictable for target in self.engines)
+
+    def idle_limit_s(self, engine: Engine) -> float | None:
+        """How long it may be idle; None: for ever, or as long as its server likes."""
+        ours = not self.keeps_room(engine) and not engine.found
+        return self.models[engine.target].idle_s if ours else None
+
     def evictable(self) -> list[Engine]:
-        """Ready, not pinned, and no longer protected."""
+        """Ready, may be asked to leave, and no longer protected."""
         return [
             engine
             for engine in self.engines.values()
             if engine.phase is Phase.READY
-            and not self.models[engine.target].pinned
+            and not self.keeps_room(engine)
             and self.protected_until_s(engine) <= self.now_s
         ]
 
     def protected_until_s(self, engine: Engine) -> float:
         if self.min_residency_s is not None:
             return engine.ready_s + self.min_residency_s
+        if engine.found:
+            return engine.ready_s + PROTECTION_MAX_S
         return engine.ready_s + min(engine.ready_s - engine.since_s, PROTECTION_MAX_S)

@@ -22,10 +22,12 @@ from gateway.residency.events import (
     Pin,
     Reject,
     Release,
+    Seen,
     StartLoad,
     StartUnload,
     Tick,
     Unload,
+    Vanished,
 )
 
 Sizes = Mapping[str, int] | int
@@ -112,6 +114,12 @@ class Driver:
     def measured(self, target: str, sizes: Sizes) -> list[str]:
         return self.feed(Measured(target, self.epoch(target), footprint(sizes)))
 
+    def seen(self, target: str, sizes: Sizes, *, used: bool = False) -> list[str]:
+        return self.feed(Seen(target, self.core.standing(target)[1], footprint(sizes), used))
+
+    def vanished(self, target: str) -> list[str]:
+        return self.feed(Vanished(target, self.epoch(target)))
+
     def budget(self, sizes: Sizes) -> list[str]:
         return self.feed(Budget(footprint(sizes)))
 
@@ -125,8 +133,8 @@ class Driver:
         self.now_s = self.now_s if at_s is None else at_s
         return self.feed(Tick())
 
-    def describe(self, target: str, sizes: Sizes, idle_s: float | None = None) -> list[str]:
-        return self.feed(Describe(target, footprint(sizes), "learned", idle_s))
+    def describe(self, target: str, sizes: Sizes, idle_s: float | None = None, *, evictable: bool = True) -> list[str]:
+        return self.feed(Describe(target, footprint(sizes), "learned", idle_s, evictable=evictable))
 
     def serve(self, target: str, *, at_s: float | None = None, keep: bool = False) -> int:
         """Somebody asks, gets it (it must be there or fit at once), and leaves unless `keep`. Returns the ticket."""

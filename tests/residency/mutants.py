@@ -19,7 +19,7 @@ from gateway.residency.core import Residency
 
 ROOM = Path(gateway.residency.core.__file__).parent
 # In the order in which they import each other. `events` is the border and is shared: the simulation speaks it, too.
-MODULES = ("room", "policy", "state", "planning", "core")
+MODULES = ("room", "policy", "state", "planning", "views", "core")
 
 
 class Mutant(NamedTuple):
@@ -88,29 +88,29 @@ MUTANTS: Sequence[Mutant] = (
         "late_reports_are_believed",
         "the exit of the previous process ends the books of the present one",
         "core",
-        "return resident if resident is not None and resident.epoch == epoch and resident.phase is phase else None",
-        "return resident if resident is not None and resident.phase is phase else None",
+        "return resident if resident is not None and resident.epoch == epoch and resident.phase in phases else None",
+        "return resident if resident is not None and resident.phase in phases else None",
     ),
     Mutant(
         "pins_are_ignored",
         "the model that must always be there is evicted",
         "state",
-        "(idle and resident.leases) or known[resident.target].pinned:",
-        "(idle and resident.leases):",
+        "(idle and resident.leases) or known[resident.target].keeps_room:",
+        "(idle and resident.leases) or not known[resident.target].evictable:",
     ),
     Mutant(
         "idle_pins_are_unloaded",
         "the model that must always be there is gone after lunch",
         "state",
-        "resident.phase is not Phase.READY or known.pinned or known.idle_s is None",
-        "resident.phase is not Phase.READY or known.idle_s is None",
+        "resident.phase is not Phase.READY or known.keeps_room or known.idle_s is None",
+        "resident.phase is not Phase.READY or not known.evictable or known.idle_s is None",
     ),
     Mutant(
         "minimum_residency_is_ignored",
         "two callers that alternate swap models on every message",
         "state",
-        "if now_s is None or self.protected_until_s(resident) <= now_s:",
-        "if now_s is None or self.protected_until_s(resident) <= max(now_s, 1e9):",
+        "if not protected or self.protected_until_s(resident) <= now_s:",
+        "if not protected or self.protected_until_s(resident) <= max(now_s, 1e9):",
     ),
     Mutant(
         "stopped_under_a_lease",
@@ -145,8 +145,8 @@ MUTANTS: Sequence[Mutant] = (
         "a_load_is_granted_to_the_first_only",
         "of those who wait for one load, one is served and the others hang",
         "core",
-        "        for ticket in self._dismiss(event.target):\n            self._grant",
-        "        for ticket in list(self._dismiss(event.target))[:1]:\n            self._grant",
+        "        for ticket in self._dismiss(resident.target):\n            self._grant",
+        "        for ticket in list(self._dismiss(resident.target))[:1]:\n            self._grant",
     ),
     Mutant(
         "a_second_process",
@@ -286,8 +286,8 @@ MUTANTS: Sequence[Mutant] = (
         "a_new_description_changes_nothing",
         "a smaller estimate arrives, and the model that now fits still waits",
         "core",
-        "            if event.target in self._state.waiting:\n                self._settle",
-        "            if event.target in self._state.known:\n                return\n                self._settle",
+        "            if event.target in self._state.waiting or kept is not known.keeps_room:\n",
+        "            if kept is not known.keeps_room:\n",
     ),
     Mutant(
         "nothing_of_a_device_is_something",

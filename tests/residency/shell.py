@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from gateway.residency.footprints import Footprints
-from gateway.residency.manager import Managed, ResidencyManager
+from gateway.residency.lease import Managed
+from gateway.residency.manager import ResidencyManager
 from gateway.residency.memory import DeviceBudget, Freed, Measurer
 from providers.contract import EngineSpec, Footprint, ProcessExit, Request, Response
 from providers.errors import LoadFailed

@@ -1,4 +1,4 @@
-"""The residency core driven through whole histories: engines, clients, admins, strangers and time, in any order Hypothesis finds.
+"""The residency core driven through whole histories: engines, clients, admins, servers, strangers, time, in any order there is.
 
 The law: a rule only does what the world could do at that moment (an engine that is not starting cannot finish starting); what it
 may lead to is held against the promises in `world.py`.
@@ -18,10 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from gateway.residency import events
 from gateway.residency.core import Residency
-from gateway.residency.events import Died, Gone, Loaded, LoadFailed, Measured, Release
+from gateway.residency.events import Died, Gone, Loaded, LoadFailed, Measured, Release, Seen, Vanished
 
 from .books import Engine
-from .world import World
+from .servers import ServedWorld
 
 T = TypeVar("T")
 LOADING, READY, DRAINING, UNLOADING = events.Phase
@@ -47,15 +47,21 @@ FOOTPRINTS: Sequence[Mapping[str, int]] = (
 NEW_FOOTPRINTS: Sequence[Mapping[str, int]] = (*FOOTPRINTS, {"ram": 11}, {})
 IDLE_S: Sequence[float | None] = (None, None, None, 0.0, 4.0, 40.0)
 ENDS = ("stays", "stays", "leaves", "leaves", "gives up", "its load fails")
+# Where a model lives: in an engine of ours, in a server, or in one that cannot be told to unload.
+HOMES = ("ours", "ours", "ours", "server", "server", "server", "stubborn")
+OTHERS_ACTS = ("load", "load", "unload", "use", "use")
 ADMIN_ACTS = ("load", "unload", "pin", "unpin", "describe")
 COMMON = ("ask", "ask", "serve", "plan", "release", "move", "move", "course")
 RARE = ("leave", "leave", "fail", "measure", "admin", "admin", "take", "give", "give", "time", "time", "alarm", "late")
+OTHERS = ("others", "others", "poll", "poll", "quiet")
+OTHERS_SHARE = 0.15
+SERVED_HISTORIES = 0.5
 PATIENCE_S = (math.inf, math.inf, math.inf, 15.0, 2.0, 0.0)
 MOMENT_S = 0.25  # what the ends of loads and leases take, so that one of two was always used less recently
 TIMES_S = (0.5, 1.0, 3.0, 10.0, 40.0)
 SHUTDOWN_AFTER_EVENTS = 90
 
-model = st.tuples(st.sampled_from(FOOTPRINTS), st.sampled_from(IDLE_S), st.integers(0, 9))
+model = st.tuples(st.sampled_from(FOOTPRINTS), st.sampled_from(IDLE_S), st.integers(0, 9), st.sampled_from(HOMES))
 pick = st.integers(0, 59)  # an index into whatever there is to choose from at that moment
 
 
@@ -64,9 +70,10 @@ def chosen(index: int, things: Sequence[T]) -> T:
 
 
 class ResidencyMachine(RuleBasedStateMachine):
-    """Any history. `core_class` is the core under test; mutants put theirs in its place."""
+    """Any history. `core_class` is the core under test, `world_class` holds the shell; mutants put theirs in their place."""
 
     core_class: ClassVar[type[Residency]] = Residency
+    world_class: ClassVar[type[ServedWorld]] = ServedWorld
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,9 +81,9 @@ class ResidencyMachine(RuleBasedStateMachine):
         self.ends_by_shutdown = False
         self.index = 0
 
-    def _world(self, queue_max: int, min_residency_s: float | None) -> World:
+    def _world(self, queue_max: int, min_residency_s: float | None) -> ServedWorld:
         core = self.core_class(BUDGET, queue_max=queue_max, min_residency_s=min_residency_s)
-        return World(core, BUDGET, queue_max=queue_max, min_residency_s=min_residency_s)
+        return self.world_class(core, BUDGET, queue_max=queue_max, min_residency_s=min_residency_s)
 
     @initialize(
         models=st.one_of(st.lists(model, min_size=3, max_size=6), st.lists(model, min_size=10, max_size=10)),
@@ -86,15 +93,18 @@ class ResidencyMachine(RuleBasedStateMachine):
     )
     def begin(
         self,
-        models: list[tuple[Mapping[str, int], float | None, int]],
+        models: list[tuple[Mapping[str, int], float | None, int, str]],
         queue_max: int,
         min_residency_s: float | None,
         ends_by_shutdown: bool,
     ) -> None:
         self.world = self._world(queue_max, min_residency_s)
         self.ends_by_shutdown = ends_by_shutdown
-        for number, (footprint, idle_s, pin) in enumerate(models):
-            self.world.feed(events.Describe(f"m{number}", footprint, "declared", idle_s, pin == 9))
+        for number, (footprint, idle_s, pin, home) in enumerate(models):
+            target = f"m{number}"
+            self.world.feed(events.Describe(target, footprint, "declared", idle_s, pin == 9, home != "stubborn"))
+            if home != "ours":
+                self.world.served.append(target)
 
     # ------------------------------------------------------------ what there is
 
@@ -112,7 +122,10 @@ class ResidencyMachine(RuleBasedStateMachine):
 
     @rule(target_=pick, end=st.sampled_from(ENDS))
     def a_client_is_served(self, target_: int, end: str) -> None:
-        """The everyday way: the client leaves when it has its answer, stays for longer, gives up, or is told of a failure."""
+        """The everyday way: the client leaves when it has its answer, stays for longer, gives up, or is told of a failure.
+
+        Before that failure somebody may have made room by hand, for nothing. Who gave up may come back to meet one.
+        """
         target = chosen(target_, self._targets())
         self.world.ask(target, math.inf)
         ticket = self.world.last_ticket
@@ -120,10 +133,16 @@ class ResidencyMachine(RuleBasedStateMachine):
             self.world.feed(Release(ticket))
         for _ in range(6):
             engine = self.world.engines.get(target)
+            draining = [engine.target for engine in self._in(DRAINING) if engine.target in self.world.memory]
             if end == "its load fails" and engine is not None and engine.phase is LOADING:
                 self.world.feed(LoadFailed(target, engine.epoch, "exit code 1"))
+            elif end == "its load fails" and draining:
+                self.world.others_unload(draining[0])
+                self.world.poll_in_quiet()
             else:
                 self._take_course()
+        if end == "gives up" and target_ % 3 == 0:
+            self.a_client_is_served(target_, "its load fails")
         if ticket in self.world.held and end == "leaves":
             self.world.now_s += MOMENT_S
             self.world.feed(Release(ticket))
@@ -198,7 +217,7 @@ class ResidencyMachine(RuleBasedStateMachine):
         held = {**engine.footprint, device: max(0, engine.footprint.get(device, 0) + more)}
         self.world.feed(Measured(engine.target, engine.epoch, held))
 
-    @rule(index=pick, kind=st.integers(0, 5))
+    @rule(index=pick, kind=st.integers(0, 7))
     def a_late_report_comes(self, index: int, kind: int) -> None:
         """Of an earlier load of the same model, or one that does not suit its phase, or for a ticket that is done with."""
         target = chosen(index, self._targets())
@@ -207,12 +226,15 @@ class ResidencyMachine(RuleBasedStateMachine):
         stale = epoch - 1 if engine is not None else epoch
         unloading = engine is not None and engine.phase is UNLOADING
         ready = engine is not None and engine.phase is READY
+        moving = engine is not None and engine.phase in (LOADING, UNLOADING)
         reports = (
             Loaded(target, epoch if ready or unloading else stale),
             LoadFailed(target, epoch if ready or unloading else stale, "late"),
             Died(target, epoch if unloading else stale, "late"),
             Gone(target, epoch if ready else stale),
             Measured(target, epoch if unloading else stale, {"ram": 9}),
+            Seen(target, epoch if moving else epoch - 1, {"ram": 9}, used=True),
+            Vanished(target, epoch if moving else epoch - 1),
             Release(chosen(index, sorted(self.world.done()) or [10**9])),
         )
         self.world.feed_late(reports[kind])
@@ -229,16 +251,47 @@ class ResidencyMachine(RuleBasedStateMachine):
             case "load":
                 self.world.ask(target, math.inf, explicit=True)
             case "describe":
-                described = events.Describe(
-                    target, chosen(index // 2, NEW_FOOTPRINTS), "learned", chosen(index, IDLE_S)
-                )
+                size, evictable = chosen(index // 2, NEW_FOOTPRINTS), self.world.models[target].evictable
+                described = events.Describe(target, size, "learned", chosen(index, IDLE_S), evictable=evictable)
                 self.world.feed(described)
             case _:
                 self.world.feed(events.Pin(target, kind == "pin"))
 
-    @rule(device=st.sampled_from(("ram", "ram", "gpu0")), size=st.integers(1, 5))
+    @precondition(lambda self: self.world.served)
+    @rule(index=pick, kind=st.sampled_from(OTHERS_ACTS), footprint=st.sampled_from(FOOTPRINTS))
+    def others_act_on_a_server(self, index: int, kind: str, footprint: Mapping[str, int]) -> None:
+        """Behind our back, and within nobody's budget but that server's; most often where it matters to somebody who waits."""
+        served, memory = self.world.served, self.world.memory
+        waiting = [asked.target for asked in self.world.pending.values() if asked.target in served]
+        match kind:
+            case "load":
+                cold = [target for target in waiting or served if target not in memory]
+                self.world.others_load(chosen(index, cold if cold and index % 4 else served), footprint)
+            case "unload":
+                draining = [engine.target for engine in self._in(DRAINING) if engine.target in memory]
+                self.world.others_unload(chosen(index, draining or list(memory) or served))
+            case _:
+                self.world.now_s += MOMENT_S
+                self.world.others_use(chosen(index, list(memory) or served))
+
+    @precondition(lambda self: self.world.served)
+    @rule()
+    def a_poll_begins_or_ends(self) -> None:
+        if self.world.poll is None:
+            self.world.begin_poll()
+        else:
+            self.world.end_poll()
+
+    @precondition(lambda self: self.world.served)
+    @rule()
+    def a_poll_meets_no_other_event(self) -> None:
+        self.world.poll_in_quiet()
+
+    @rule(device=st.sampled_from(("ram", "ram", "gpu0")), size=st.integers(0, 5))
     def strangers_take_memory(self, device: str, size: int) -> None:
-        self.world.feed(events.Budget({**self.world.budget, device: BUDGET[device] - size}))
+        """So much; or, for 0, just so much that somebody has to leave."""
+        left = BUDGET[device] - size if size else max(self.world.staying(device) - 1, 0)
+        self.world.feed(events.Budget({**self.world.budget, device: left}))
 
     @rule(budget=st.sampled_from(BUDGETS))
     def strangers_give_memory_back(self, budget: Mapping[str, int]) -> None:
@@ -284,7 +337,19 @@ class ResidencyMachine(RuleBasedStateMachine):
     def live(self, random: Random, count: int, *, rare: float) -> None:
         """So many things happen; a part of them are `rare` ones."""
         for _ in range(count):
-            self._anything(random.choice(RARE if random.random() < rare else COMMON), random)
+            if self.world.served and random.random() < OTHERS_SHARE:
+                self._others(random.choice(OTHERS), random)
+            else:
+                self._anything(random.choice(RARE if random.random() < rare else COMMON), random)
+
+    def _others(self, kind: str, random: Random) -> None:
+        match kind:
+            case "others":
+                self.others_act_on_a_server(random.randrange(60), random.choice(OTHERS_ACTS), random.choice(FOOTPRINTS))
+            case "quiet":
+                self.a_poll_meets_no_other_event()
+            case _:
+                self.a_poll_begins_or_ends()
 
     def _anything(self, kind: str, random: Random) -> None:
         if random.random() < 0.7:  # else what was chosen last: clients come back to the same model
@@ -310,7 +375,7 @@ class ResidencyMachine(RuleBasedStateMachine):
             case "admin":
                 self.an_admin_acts(index, random.choice(ADMIN_ACTS))
             case "take":
-                self.strangers_take_memory(random.choice(("ram", "gpu0")), random.randint(1, 5))
+                self.strangers_take_memory(random.choice(("ram", "gpu0")), max(0, random.randint(-2, 5)))
             case "give":
                 self.strangers_give_memory_back(random.choice(BUDGETS))
             case "time":
@@ -318,7 +383,7 @@ class ResidencyMachine(RuleBasedStateMachine):
             case "alarm":
                 self.the_alarm_rings()
             case "late":
-                self.a_late_report_comes(index, random.randrange(6))
+                self.a_late_report_comes(index, random.randrange(8))
             case _:
                 self._take_course()
 
@@ -357,9 +422,13 @@ def roam(machine: type[ResidencyMachine], *, histories: int, seed_: int) -> None
     random = Random(seed_)
     for _ in range(histories):
         history = machine()
+        homes = HOMES if random.random() < SERVED_HISTORIES else HOMES[:1]
         footprints = [random.choice(FOOTPRINTS) for _ in range(random.choice((3, 4, 5, 6, 10)))]
         history.begin(
-            [(footprint, random.choice(IDLE_S), random.randrange(10)) for footprint in footprints],
+            [
+                (footprint, random.choice(IDLE_S), random.randrange(10), random.choice(homes))
+                for footprint in footprints
+            ],
             queue_max=random.choice((50, 50, 3)),
             min_residency_s=random.choice((0.0, 5.0, None)),
             ends_by_shutdown=random.random() < 0.5,

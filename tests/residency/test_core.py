@@ -9,7 +9,7 @@ import pytest
 from gateway.residency.events import Acquire, Drain, Phase, Refusal, Reject, StartUnload, Why
 
 from .driver import Driver
-from .world import dump
+from .dump import dump
 
 THREE = {"a": 1, "b": 1, "c": 1}
 

@@ -7,7 +7,7 @@ import math
 from gateway.residency.events import Acquire, Died, Gone, Loaded, LoadFailed, Measured, Refusal, Reject, Shutdown
 
 from .driver import Driver
-from .world import dump
+from .dump import dump
 
 THREE = {"a": 1, "b": 1, "c": 1}
 

@@ -11,12 +11,16 @@ from typing import ClassVar
 import pytest
 
 from gateway.residency.core import Residency
+from gateway.residency.events import Phase
 
 from .mutants import MUTANTS, Mutant, load_core
+from .mutants_served import SERVED_MUTANTS
+from .servers import ServedWorld
 from .simulation import ResidencyMachine, roam
 
-HISTORIES = 1_500
-SEED = 3
+HISTORIES = 1_000
+SEED = 12
+ALL_MUTANTS = (*MUTANTS, *SERVED_MUTANTS)
 
 
 class CountingMachine(ResidencyMachine):
@@ -33,7 +37,7 @@ def machine_for(core: type[Residency]) -> type[CountingMachine]:
     return type("MachineUnderTest", (CountingMachine,), {"core_class": core, "histories": 0})
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
+@pytest.mark.parametrize("mutant", ALL_MUTANTS, ids=[mutant.name for mutant in ALL_MUTANTS])
 def test_simulation_fails_when_a_bug_is_seeded(mutant: Mutant, record_property: Callable[[str, object], None]) -> None:
     """Within the same histories that the real core passes."""
     machine = machine_for(load_core(mutant))
@@ -47,6 +51,23 @@ def test_simulation_passes_when_no_bug_is_seeded() -> None:
     machine = machine_for(load_core(None))
     roam(machine, histories=HISTORIES, seed_=SEED)
     assert machine.histories == HISTORIES
+
+
+class CarelessWorld(ServedWorld):
+    """Its shell believes each answer, however late."""
+
+    def is_the_same(self, target: str, phase: Phase | None, epoch: int) -> bool:
+        return True
+
+
+class CarelessMachine(ResidencyMachine):
+    world_class = CarelessWorld
+
+
+def test_simulation_fails_when_the_shell_does_not_heed_that_an_answer_is_late() -> None:
+    """What we have stopped since its server was asked would be taken over as somebody else's."""
+    with pytest.raises(AssertionError, match="we have stopped it since"):
+        roam(CarelessMachine, histories=HISTORIES, seed_=SEED)
 
 
 def test_a_mutant_is_refused_when_its_fragment_has_gone() -> None:

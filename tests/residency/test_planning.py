@@ -7,7 +7,7 @@ import pytest
 from gateway.residency.events import Plan, Refusal, Shutdown
 
 from .driver import Driver
-from .world import dump
+from .dump import dump
 
 THREE = {"a": 1, "b": 1, "c": 1}
 

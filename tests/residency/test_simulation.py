@@ -25,10 +25,14 @@ class CuriousMachine(ResidencyMachine):
     """Remembers which kinds of decision its histories met."""
 
     met: ClassVar[set[tuple[type[Decision], str]]] = set()
+    adopted: ClassVar[int] = 0
+    vanished: ClassVar[int] = 0
 
     def teardown(self) -> None:
         super().teardown()
         self.met.update(self.world.met)
+        CuriousMachine.adopted += self.world.adopted
+        CuriousMachine.vanished += self.world.vanished
 
 
 def test_every_promise_is_kept_in_any_history() -> None:
@@ -53,3 +57,4 @@ def test_every_promise_is_kept_in_histories_that_meet_everything() -> None:
     expected |= {(Reject, refusal) for refusal in Refusal}
     expected |= {(kind, why) for kind in (Drain, StartUnload) for why in leaves}
     assert CuriousMachine.met == expected
+    assert min(CuriousMachine.adopted, CuriousMachine.vanished) > RUNS

@@ -7,10 +7,8 @@ then safety, decision by decision, in the order in which they were given.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import cast
-
-import msgspec
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 
 from gateway.residency.core import Residency
 from gateway.residency.events import (
@@ -28,6 +26,7 @@ from gateway.residency.events import (
     Refusal,
     Reject,
     Release,
+    ResidentView,
     Shutdown,
     StartLoad,
     StartUnload,
@@ -37,25 +36,13 @@ from gateway.residency.events import (
 )
 
 from .books import Books, Engine
+from .dump import dump
+from .victims import check_over_budget, check_victims
 
 # How many waiting models the core promises to look at in one decision; stated here again, since it is part of the promise.
 LOOKAHEAD = 8
 # While a resident is busy the shell looks for its idleness at most this often.
 BUSY_LOOK_S = 1.0
-
-
-def dump(value: object) -> object:
-    """A comparable copy of everything an object refers to, so that "changes nothing" can be asserted."""
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if isinstance(value, msgspec.Struct):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return [(key, dump(held)) for key, held in cast("Mapping[object, object]", value).items()]
-    if isinstance(value, list | tuple):
-        return [dump(held) for held in cast("Sequence[object]", value)]
-    names = getattr(type(value), "__slots__", None) or list(vars(value))
-    return [(name, dump(getattr(value, name))) for name in names]
 
 
 class World(Books):
@@ -71,7 +58,7 @@ class World(Books):
         super().__init__(budget_bytes, queue_max=queue_max, min_residency_s=min_residency_s)
         self.core = core
         self.alarm_s = math.inf  # when the shell will tick
-        self.history: list[tuple[float, Event]] = []
+        self.history: list[tuple[float, Event | str]] = []
         self.met: set[tuple[type[Decision], str]] = set()  # the kinds of decision there have been
         self.sound = True  # no promise has been broken yet
         self.last_ticket = 0
@@ -81,11 +68,18 @@ class World(Books):
     def feed(self, event: Event) -> list[Decision]:
         """One true fact; the books change first, then each decision is held against them."""
         self.history.append((self.now_s, event))
-        try:
+        with self.evidence():
             return self._feed(event)
+
+    @contextmanager
+    def evidence(self) -> Generator[None]:
+        """A promise broken within is told with all that led to it."""
+        try:
+            yield
         except AssertionError as error:
+            if self.sound:
+                error.add_note("\n".join(f"{at_s}: {fact}" for at_s, fact in self.history))
             self.sound = False
-            error.add_note("\n".join(f"{at_s}: {fact}" for at_s, fact in self.history))
             raise
 
     def _feed(self, event: Event) -> list[Decision]:
@@ -109,8 +103,9 @@ class World(Books):
         """A report of an earlier load, or an unknown ticket: nothing may come of it."""
         before = dump(self.core)
         decisions = self.core.apply(event, self.now_s)
-        assert decisions == [], f"a late report is acted upon: {event} → {decisions}"
-        assert dump(self.core) == before, f"a late report changes the state: {event}"
+        with self.evidence():
+            assert decisions == [], f"a late report is acted upon: {event} → {decisions}"
+            assert dump(self.core) == before, f"a late report changes the state: {event}"
 
     def pass_time(self, seconds: float) -> None:
         """Time as it passes for a shell that ticks when it said it would."""
@@ -239,6 +234,8 @@ class World(Books):
                 right = asked is not None and asked.deadline_s <= self.now_s
             case Refusal.LARGER_THAN_BUDGET | Refusal.NO_ROOM_BESIDE_PINS:
                 right = reject.refusal in self.never(reject.target)
+                may_change = reject.refusal is Refusal.NO_ROOM_BESIDE_PINS and not self.all_evictable()
+                assert (reject.retry_after_s is not None) == may_change, f"{reject}: whether repeating can help"
             case Refusal.COOLING_DOWN:
                 probation = model.failures > 0 and not self.will_fit(reject.target)
                 right = self.now_s < model.retry_at_s or probation
@@ -274,7 +271,7 @@ class World(Books):
             assert model.failures == 0
             assert self.now_s >= model.retry_at_s, f"{load}: restored while it cools down"
         model.epoch = load.epoch
-        self.engines[load.target] = Engine(load.target, load.epoch, load.footprint, self.now_s)
+        self.engines[load.target] = Engine(load.target, load.epoch, load.footprint, load.source, self.now_s)
 
     def _unload_started(self, event: Event, unload: StartUnload) -> None:
         engine = self.engines.get(unload.target)
@@ -283,6 +280,7 @@ class World(Books):
         if engine.phase is Phase.LOADING:
             stopped = isinstance(event, Unload) and event.target == unload.target
             assert stopped or isinstance(event, Shutdown), f"{unload}: a load is stopped by {event}"
+            assert self.models[unload.target].evictable or isinstance(event, Shutdown), f"{unload}: it cannot be"
         elif unload.why is Why.DIED:
             assert isinstance(event, Died), f"{unload}: nobody died"
             assert event.target == unload.target
@@ -314,22 +312,23 @@ class World(Books):
         assert len({engine.target for engine in leaving}) == len(leaving)
         why = group[0].why
         if why in (Why.EVICTED, Why.IDLE, Why.OVER_BUDGET):
-            pinned = [engine.target for engine in leaving if self.models[engine.target].pinned]
-            assert not pinned, f"{pinned} are pinned, and leave: {why}"
+            kept = [engine.target for engine in leaving if self.keeps_room(engine)]
+            assert not kept, f"{kept} are pinned or cannot be unloaded, and leave: {why}"
         match why:
             case Why.EVICTED:
-                self._check_victims(str(group[0].for_target), leaving)
+                check_victims(self, str(group[0].for_target), leaving)
             case Why.OVER_BUDGET:
-                self._check_over_budget(leaving)
+                check_over_budget(self, leaving)
             case Why.IDLE:
                 for engine in leaving:
-                    idle_s = self.models[engine.target].idle_s
+                    idle_s = self.idle_limit_s(engine)
                     assert engine.leases == 0
                     assert idle_s is not None
                     assert engine.last_used_s + idle_s <= self.now_s, f"{engine.target} leaves before it was idle"
             case Why.ADMIN:
                 assert isinstance(event, Unload)
                 assert [event.target] == [engine.target for engine in leaving]
+                assert self.models[event.target].evictable, f"{event}: it cannot be"
             case _:
                 assert why is Why.SHUTDOWN
                 assert isinstance(event, Shutdown)
@@ -344,16 +343,26 @@ class World(Books):
         self._check_alarm()
         for target, engine in self.engines.items():
             assert engine.phase is not Phase.DRAINING or engine.leases, f"{target} drains, is free, and is not stopped"
-        over = self.over_budget()
-        if over:
-            idle = [
-                engine
-                for engine in self.engines.values()
-                if engine.phase is Phase.READY and not engine.leases and not self.models[engine.target].pinned
-            ]
-            for device, size in over.items():
-                assert not self.covers(idle, {device: size}), f"{device}: {size} over budget, and idle ones stay"
+        if over := self.over_budget():
+            self._check_shrunk(over)
         self._check_views()
+
+    def _check_shrunk(self, over: Mapping[str, int]) -> None:
+        """Idle ones that could make up for it have left; for those found a moment ago, a tick is due when they may."""
+        idle = [
+            engine
+            for engine in self.engines.values()
+            if engine.phase is Phase.READY and not engine.leases and not self.keeps_room(engine)
+        ]
+        for device, size in over.items():
+            ours = [engine for engine in idle if not engine.found]
+            assert not self.covers(ours, {device: size}), f"{device}: {size} over budget, and idle ones stay"
+            found = sorted((e for e in idle if e.found), key=self.protected_until_s)
+            for count, last in enumerate(found, 1):
+                if self.covers([*ours, *found[:count]], {device: size}):
+                    due_s = self.protected_until_s(last)
+                    assert self.alarm_s <= max(due_s, self.now_s), f"{device}: {size} over budget, and no tick is due"
+                    break
 
     def _check_queue(self) -> None:
         """L1 and the promise to those behind the head: nobody waits for nothing."""
@@ -386,7 +395,7 @@ class World(Books):
         waited_for = [
             engine
             for engine in self.engines.values()
-            if engine.stays and not self.models[engine.target].pinned and engine not in self.evictable()
+            if engine.stays and not self.keeps_room(engine) and engine not in self.evictable()
         ]
         helping = [e for e in waited_for if any(e.footprint.get(device, 0) > 0 for device in short)]
         assert helping, f"nothing is on its way for the head {target}"
@@ -400,9 +409,9 @@ class World(Books):
         for ticket, asked in self.pending.items():
             assert self.alarm_s <= asked.deadline_s, f"no tick is due at the deadline of ticket {ticket}"
         for engine in self.engines.values():
-            model = self.models[engine.target]
-            if engine.phase is Phase.READY and engine.leases == 0 and not model.pinned and model.idle_s is not None:
-                limit_s = engine.last_used_s + max(model.idle_s, BUSY_LOOK_S)
+            idle_s = self.idle_limit_s(engine)
+            if engine.phase is Phase.READY and engine.leases == 0 and idle_s is not None:
+                limit_s = engine.last_used_s + max(idle_s, BUSY_LOOK_S)
                 assert self.alarm_s <= limit_s, f"no tick is due when {engine.target} has been idle"
 
     def _check_tick(self) -> None:
@@ -410,8 +419,8 @@ class World(Books):
         late = [ticket for ticket, asked in self.pending.items() if asked.deadline_s <= self.now_s]
         assert not late, f"tickets {late} wait beyond their deadline"
         for engine in self.engines.values():
-            idle_s = self.models[engine.target].idle_s
-            if engine.phase is Phase.READY and not engine.leases and not self.models[engine.target].pinned:
+            idle_s = self.idle_limit_s(engine)
+            if engine.phase is Phase.READY and not engine.leases:
                 assert idle_s is None or engine.last_used_s + idle_s > self.now_s, f"{engine.target} is idle, and stays"
 
     def _check_restored(self) -> None:
@@ -426,12 +435,10 @@ class World(Books):
 
     def _check_views(self) -> None:
         """What the core shows is what there is: phases, leases, bytes, places."""
-        shown = [(v.target, v.epoch, v.phase, v.leases, v.pinned, v.footprint) for v in self.core.residents(self.now_s)]
-        there = [
-            (e.target, e.epoch, e.phase, e.leases, self.models[e.target].pinned, e.footprint)
-            for e in self.engines.values()
-        ]
+        shown = [_as_shown(view) for view in self.core.residents(self.now_s)]
+        there = [self._as_it_is(engine) for engine in self.engines.values()]
         assert shown == there, "the core's residents are not the engines that exist"
+        assert self.core.held() == list(self.held), "the core's leases are not those that are held"
         places = {t: n for n, t in enumerate(dict.fromkeys(asked.target for asked in self.pending.values()), 1)}
         queue = [(view.ticket, view.target, view.position) for view in self.core.waiting(self.now_s)]
         assert queue == [(t, asked.target, places[asked.target]) for t, asked in self.pending.items()], "the queue"
@@ -439,48 +446,17 @@ class World(Books):
         for device in {*self.budget, *(device for engine in self.engines.values() for device in engine.footprint)}:
             assert committed.get(device, 0) == self.committed(device), f"committed bytes of {device}"
 
-    # ------------------------------------------------------------ victims
-
-    def _check_victims(self, target: str, leaving: list[Engine]) -> None:
-        """Enough, none too many, nobody protected, idle before busy; and nobody where one as large was used less recently."""
-        model = self.models[target]
-        cold = self.cold()
-        assert target in cold, f"evicted for {target}, which does not wait"
-        assert model.failures == 0, f"evicted for {target}, which is on probation"
-        assert not self.never(target), f"evicted for {target}, which can never fit"
-        short = self.short(target)
-        assert short, f"evicted for {target}, whose room is there or on the way"
-        assert self.covers(leaving, short), f"the victims do not make room for {target}: {short}"
-        for victim in leaving:
-            rest = [engine for engine in leaving if engine is not victim]
-            assert not self.covers(rest, short), f"{victim.target} need not leave for {target}"
-            assert self.protected_until_s(victim) <= self.now_s, f"{victim.target} leaves within its minimum residency"
-        if target != cold[0]:
-            assert all(victim.leases == 0 for victim in leaving), f"{target} is not the head and drains busy ones"
-        pool = self.evictable()
-        idle = [engine for engine in pool if engine.leases == 0]
-        if any(victim.leases for victim in leaving):
-            assert not self.covers(idle, short), f"busy ones leave for {target}, idle ones would do"
-        for victim in leaving:
-            for other in pool:
-                as_large = all(other.footprint.get(d, 0) >= victim.footprint.get(d, 0) for d in short)
-                if as_large and other not in leaving:
-                    assert _use(victim) <= _use(other), f"{victim.target} leaves, {other.target} was used less recently"
-        model.evicted |= {victim.target for victim in leaving}
-
-    def _check_over_budget(self, leaving: list[Engine]) -> None:
-        """Idle ones only, and none too many."""
-        over = self.over_budget()
-        assert over, "over_budget, and the budget holds"
-        for victim in leaving:
-            assert victim.leases == 0, f"{victim.target} is busy, and leaves because the budget fell"
-            rest = [engine for engine in leaving if engine is not victim]
-            needed = [d for d in over if self.covers(leaving, {d: over[d]}) and not self.covers(rest, {d: over[d]})]
-            assert needed, f"{victim.target} need not leave: {over} over budget"
+    def _as_it_is(self, engine: Engine) -> tuple[object, ...]:
+        pinned = self.models[engine.target].pinned
+        found = engine.found and engine.phase is Phase.READY
+        idle_s = 0.0 if engine.leases else self.now_s - engine.last_used_s
+        who = (engine.target, engine.epoch, engine.phase, engine.leases, pinned, found)
+        return (*who, engine.footprint, engine.source, idle_s)
 
 
-def _use(engine: Engine) -> tuple[bool, float]:
-    return engine.leases > 0, engine.last_used_s
+def _as_shown(view: ResidentView) -> tuple[object, ...]:
+    who = (view.target, view.epoch, view.phase, view.leases, view.pinned, view.why is Why.FOUND)
+    return (*who, view.footprint, view.footprint_source, view.idle_s)
 
 
 def _kind(decision: Decision) -> tuple[type[Decision], str]:

@@ -1,0 +1,65 @@
+"""One target that lives in memory of ours, and the right to use it until a stream ends."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from providers.contract import Engine, EngineSpec, Loader, Server
+
+if TYPE_CHECKING:
+    from .manager import ResidencyManager
+
+
+class Managed:
+    """One target that lives in our memory: who loads it and what is known of it before."""
+
+    __slots__ = ("idle_s", "key", "loader", "pinned", "server", "spec")
+
+    def __init__(
+        self,
+        loader: Loader,
+        spec: EngineSpec,
+        key: str,
+        *,
+        idle_s: float,
+        pinned: bool,
+        server: Server | None = None,
+    ) -> None:
+        self.loader = loader
+        self.server = server  # the loader again, where the engine lives in somebody else's server
+        self.spec = spec
+        self.key = key  # of its learned sizes
+        self.idle_s = idle_s  # math.inf: never
+        self.pinned = pinned
+
+
+class Lease:
+    """The right to use a target until the stream ends. `engine` is None for a target that needs no memory of ours."""
+
+    __slots__ = ("_explicit", "_manager", "_patience_s", "_target", "_ticket", "engine")
+
+    def __init__(self, manager: ResidencyManager, target: str, patience_s: float, *, explicit: bool = False) -> None:
+        self._manager = manager
+        self._target = target
+        self._patience_s = patience_s
+        self._explicit = explicit
+        self._ticket = 0
+        self.engine: Engine | None = None
+
+    async def __aenter__(self) -> Self:
+        manager = self._manager
+        if self._target in manager.managed:
+            self._ticket = manager.next_ticket()
+            self.engine = manager.granted_at_once(self._ticket, self._target)
+            if self.engine is None:
+                self.engine = await manager.wait_for(
+                    self._ticket, self._target, self._patience_s, explicit=self._explicit
+                )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ticket:
+            self._manager.release(self._ticket)

@@ -1,0 +1,421 @@
+"""Models that live in somebody else's server: loaded, used and unloaded behind our back, seen by asking, late answers and all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import CapacityError
+from gateway.residency.footprints import Footprints
+from gateway.residency.lease import Managed
+from gateway.residency.manager import ResidencyManager
+from gateway.residency.memory import DeviceBudget
+from gateway.residency.watch import EVERY_S, GONE_AFTER, Watch
+from providers.contract import Engine, EngineSpec, Footprint, Held, ProcessExit, Request, Response
+from providers.errors import LoadFailed, ProviderError, UpstreamBroke, UpstreamTimeout, UpstreamUnreachable
+
+from .shell import FakeMeasurer, on_virtual_time
+
+
+class Ward:
+    """An engine in a server."""
+
+    pid: int | None = None
+
+    def __init__(self, server: FakeServer, spec: EngineSpec) -> None:
+        self.spec = spec
+        self._server = server
+
+    def log_lines(self) -> tuple[str, ...]:
+        return ()
+
+    async def send(self, request: Request) -> Response:
+        raise AssertionError("no test of the watch sends")
+
+    async def stop(self) -> None:
+        self._server.stops.append(self.spec.alias)
+        await asyncio.sleep(0.01)
+        if self.spec.alias in self._server.busy:
+            raise UpstreamTimeout("somebody still uses it", source="srv")
+        self._server.memory.pop(self.spec.alias, None)
+
+
+class FakeServer:
+    """Holds models by name; others may change `memory` at any time."""
+
+    def __init__(self) -> None:
+        self.memory: dict[str, int] = {}  # name → bytes
+        self.used: dict[str, int] = {}
+        self.busy: set[str] = set()
+        self.loads: list[str] = []
+        self.stops: list[str] = []
+        self.error: ProviderError | None = None
+        self.answering: Callable[[], asyncio.Future[None]] | None = None
+        self.unloads = True
+        self.asked = 0
+
+    def specs(self) -> Mapping[str, EngineSpec]:
+        return {}
+
+    def estimate(self, spec: EngineSpec) -> Footprint:
+        if spec.alias == "unknown":
+            raise LoadFailed("no such model", source="srv")
+        return {"ram": 10}
+
+    async def load(self, spec: EngineSpec, on_exit: Callable[[ProcessExit], None]) -> Engine:
+        self.loads.append(spec.alias)
+        await asyncio.sleep(0.5)
+        self.memory[spec.alias] = 10
+        return Ward(self, spec)
+
+    async def held(self) -> Sequence[Held]:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        held = [
+            Held(name=name, footprint={"ram": size}, exact=True, used=str(self.used.get(name, 0)))
+            for name, size in self.memory.items()
+        ]
+        if self.answering is not None:  # the answer is on its way for a while
+            await self.answering()
+        return held
+
+    def adopt(self, spec: EngineSpec) -> Engine:
+        return Ward(self, spec)
+
+    def root_pid(self) -> int | None:
+        return 4711
+
+
+class Town:
+    """A manager whose models a, b, c live in one server, each of 10 bytes, and the watch that asks it."""
+
+    def __init__(self, *, budget: int = 20, idle_s: float = float("inf"), names: str = "abc") -> None:
+        self.server = FakeServer()
+        self.measurer = FakeMeasurer()
+        managed = {
+            f"srv/{name}": Managed(
+                self.server,
+                EngineSpec(target=f"srv/{name}", alias=name, stop_timeout_s=1.0),
+                name,
+                idle_s=idle_s,
+                pinned=False,
+                server=self.server,
+            )
+            for name in (*names, "unknown")
+        }
+        self.manager = ResidencyManager(
+            managed,
+            {"ram": DeviceBudget(budget_bytes=budget)},
+            measurer=self.measurer,
+            footprints=Footprints(Path("never-opened")),
+            queue_max=10,
+            min_residency_s=0.0,
+            clock=asyncio.get_running_loop().time,
+        )
+        self.nudged: list[str] = []
+        self.watch = Watch(self.manager, {"srv": self.server}, self.nudged.append)
+        self.watching = asyncio.ensure_future(self.watch.run())
+
+    async def use(self, name: str, hold_s: float = 0.0) -> None:
+        """One caller: lease, hold, leave."""
+        async with self.manager.lease(f"srv/{name}", 60.0):
+            await asyncio.sleep(hold_s)
+
+    def phases(self) -> dict[str, str]:
+        return {resident.target.removeprefix("srv/"): str(resident.phase) for resident in self.manager.residents()}
+
+    def happened(self, what: str) -> list[str]:
+        return [entry.target for entry in self.manager.journal.since(0) if entry.what == what]
+
+    async def look(self) -> None:
+        """Until what is so now has been seen."""
+        await asyncio.sleep(2 * EVERY_S)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for it on the virtual clock."""
+        deadline_s = self.manager.clock() + 1000.0
+        while not condition():
+            assert self.manager.clock() < deadline_s, "the condition did not come true"
+            await asyncio.sleep(0.001)
+
+    async def close(self) -> None:
+        self.watching.cancel()
+        await asyncio.gather(self.watching, return_exceptions=True)
+        self.server.busy.clear()
+        await self.manager.aclose(0.0)
+        assert self.phases() == {}
+        assert self.manager.engines == {}
+        assert not any(self.manager.committed_bytes().values())
+        await self.measurer.aclose()
+
+
+def in_town(test: Callable[[Town], object], **kinds: object) -> None:
+    """Run it on virtual time with a town of its own."""
+
+    @on_virtual_time
+    async def scenario() -> None:
+        town = Town(**kinds)  # type: ignore[arg-type]
+        result = test(town)
+        assert asyncio.iscoroutine(result)
+        await result
+        await town.close()
+
+    scenario()
+
+
+def test_what_was_there_at_the_start_is_adopted() -> None:
+    """A request for it is granted at once, and nothing is loaded."""
+
+    async def story(town: Town) -> None:
+        town.server.memory["a"] = 7
+        await town.look()
+        assert town.phases() == {"a": "ready"}
+        assert town.manager.committed_bytes() == {"ram": 7}
+        await town.use("a")
+        assert town.server.loads == []
+        assert town.happened("found") == ["srv/a"]
+
+    in_town(story)
+
+
+def test_unload_behind_our_back_is_noticed_and_the_next_request_loads_again() -> None:
+    """Within two seconds."""
+
+    async def story(town: Town) -> None:
+        await town.use("a")
+        await town.look()
+        started_s = town.manager.clock()
+        del town.server.memory["a"]
+        await town.until(lambda: not town.phases())
+        assert town.manager.clock() - started_s <= 2.0
+        assert town.happened("vanished") == ["srv/a"]
+        await town.use("a")
+        assert town.server.loads == ["a", "a"]
+        assert town.phases() == {"a": "ready"}
+
+    in_town(story)
+
+
+def test_found_models_are_evicted_like_any_other() -> None:
+    """One budget: what somebody else loaded is the least recently used here."""
+
+    async def story(town: Town) -> None:
+        town.server.memory |= {"a": 10, "b": 10}
+        await town.look()
+        await town.use("b")
+        await town.use("c")
+        assert town.server.memory.keys() == {"b", "c"}
+        assert town.server.stops == ["a"]
+
+    in_town(story)
+
+
+def test_use_behind_our_back_counts() -> None:
+    """A model whose expiry moves is in use: another one leaves."""
+
+    async def story(town: Town) -> None:
+        await town.use("a")
+        await asyncio.sleep(5)
+        await town.use("b")
+        await asyncio.sleep(5)
+        town.server.used["a"] = 1
+        await town.look()
+        await town.use("c")
+        assert town.server.stops == ["b"]
+
+    in_town(story)
+
+
+def test_size_follows_the_servers_word() -> None:
+    """Up and down; and it is learned."""
+
+    async def story(town: Town) -> None:
+        await town.use("a")
+        town.server.memory["a"] = 13
+        await town.look()
+        assert town.manager.committed_bytes() == {"ram": 13}
+        town.server.memory["a"] = 4
+        await town.look()
+        assert town.manager.committed_bytes() == {"ram": 4}
+        assert town.manager.residents()[0].footprint_source == "reported"
+        assert town.manager.footprints.best("a", None, {})[0] == {"ram": 13}
+
+    in_town(story)
+
+
+def test_late_answer_changes_nothing_that_has_moved_since() -> None:
+    """An answer from before a load ended does not undo it; one from before an unload does not bring it back."""
+
+    async def story(town: Town) -> None:
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        town.server.answering = lambda: gate
+        await asyncio.sleep(EVERY_S)  # asked: nothing is there
+        await town.use("a")
+        gate.set_result(None)
+        town.server.answering = None
+        await asyncio.sleep(0.01)
+        assert town.phases() == {"a": "ready"}
+        second: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        town.server.answering = lambda: second
+        await asyncio.sleep(EVERY_S)  # asked: it is there
+        town.manager.unload("srv/a")
+        await asyncio.sleep(0.1)
+        assert town.phases() == {}
+        second.set_result(None)
+        town.server.answering = None
+        await asyncio.sleep(0.01)
+        assert town.phases() == {}
+        assert (town.happened("found"), town.happened("vanished")) == ([], [])
+
+    in_town(story)
+
+
+@pytest.mark.parametrize("error", [UpstreamTimeout("slow", source="srv"), UpstreamBroke("HTML", source="srv")])
+def test_server_that_does_not_say_holds_what_it_held(error: ProviderError) -> None:
+    """Silence is no news."""
+
+    async def story(town: Town) -> None:
+        await town.use("a")
+        town.server.error = error
+        await asyncio.sleep(10 * EVERY_S)
+        assert town.phases() == {"a": "ready"}
+        town.server.error = None
+        await town.look()
+        assert town.phases() == {"a": "ready"}
+
+    in_town(story)
+
+
+def test_server_that_is_gone_holds_nothing() -> None:
+    """After a second refused connection; one may be a restart."""
+
+    async def story(town: Town) -> None:
+        await town.use("a")
+        town.server.error = UpstreamUnreachable("refused", source="srv")
+        asked = town.server.asked
+        await town.until(lambda: not town.phases())
+        assert town.server.asked - asked == GONE_AFTER
+        assert town.happened("vanished") == ["srv/a"]
+
+    in_town(story)
+
+
+def test_hanging_answer_does_not_stop_the_watch() -> None:
+    """It is given up, and the server asked again."""
+
+    async def story(town: Town) -> None:
+        town.server.answering = lambda: asyncio.get_running_loop().create_future()
+        await asyncio.sleep(10)
+        assert town.server.asked >= 3
+        town.server.answering = None
+        town.server.memory["a"] = 10
+        await asyncio.sleep(5)
+        assert town.phases() == {"a": "ready"}
+
+    in_town(story)
+
+
+def test_model_nobody_listed_has_the_catalogue_asked_again() -> None:
+    """Somebody has just pulled and loaded it."""
+
+    async def story(town: Town) -> None:
+        town.server.memory["new"] = 10
+        await town.look()
+        assert town.nudged[:1] == ["srv"]
+        assert town.phases() == {}
+
+    in_town(story)
+
+
+def test_model_that_cannot_be_described_waits_for_the_next_look() -> None:
+    """The server holds what it says it does not have: no reason to end the watch."""
+
+    async def story(town: Town) -> None:
+        town.server.memory["unknown"] = 10
+        await town.look()
+        assert town.phases() == {}
+        town.server.memory["a"] = 10
+        await town.look()
+        assert town.phases() == {"a": "ready"}
+
+    in_town(story)
+
+
+def test_what_somebody_else_loaded_is_left_to_its_server() -> None:
+    """No idle unload of ours; what we loaded has one."""
+
+    async def story(town: Town) -> None:
+        town.server.memory["a"] = 10
+        await town.look()
+        await town.use("b")
+        await asyncio.sleep(60)
+        assert town.phases() == {"a": "ready"}
+        assert town.server.stops == ["b"]
+
+    in_town(story, idle_s=30.0)
+
+
+def test_server_that_cannot_unload_is_never_asked_to() -> None:
+    """Its models are no victims; who needs their room is told so."""
+
+    async def story(town: Town) -> None:
+        town.server.unloads = False
+        await town.use("a")
+        await town.use("b")
+        with pytest.raises(CapacityError, match="cannot be unloaded"):
+            await town.use("c")
+        await asyncio.sleep(100)
+        assert town.server.stops == []
+        del town.server.memory["a"]
+        await town.look()
+        await town.use("c")
+        assert town.phases() == {"b": "ready", "c": "ready"}
+        del town.server.memory["b"], town.server.memory["c"]
+        await town.look()
+
+    in_town(story, idle_s=30.0)
+
+
+def test_unload_that_somebody_else_prevents_is_seen_again() -> None:
+    """It was told to leave and is still there: then it is counted again."""
+
+    async def story(town: Town) -> None:
+        await town.use("a")
+        town.server.busy.add("a")
+        town.manager.unload("srv/a")
+        await asyncio.sleep(0.1)
+        assert town.phases() == {}
+        await town.look()
+        assert town.phases() == {"a": "ready"}
+        assert town.happened("found") == ["srv/a"]
+
+    in_town(story)
+
+
+def test_targets_come_and_go() -> None:
+    """What leaves the list stays managed until it is out of memory."""
+
+    async def story(town: Town) -> None:
+        await town.use("a")
+        managed = town.manager.managed
+        town.manager.manage({target: one for target, one in managed.items() if target != "srv/a"})
+        assert "srv/a" in town.manager.managed
+        town.manager.unload("srv/a")
+        await asyncio.sleep(0.1)
+        town.manager.manage({target: one for target, one in managed.items() if target != "srv/a"})
+        assert "srv/a" not in town.manager.managed
+
+    in_town(story)
+
+
+def test_its_processes_are_ours_to_count() -> None:
+    """Their memory is not strangers'."""
+
+    async def story(town: Town) -> None:
+        await town.until(lambda: set(town.watch.roots()) == {4711})
+
+    in_town(story)
