@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping
 
 from config.schema import ProviderConfig
 
+from .anthropic import AnthropicProvider
 from .command import CommandProvider
 from .contract import EngineSpec, Provider
 from .llama_cpp import LlamaCppProvider
+from .lmstudio import LmStudioProvider
+from .ollama import OllamaProvider
 from .openai_compat import OpenAICompat
+from .openrouter import OpenRouterProvider
 from .remote import Site
 from .vllm import VllmProvider
 from .warden import Warden
@@ -25,4 +29,10 @@ def _command(
 
 
 ENGINES: Mapping[str, EngineKind] = {"llama_cpp": LlamaCppProvider, "process": _command, "vllm": VllmProvider}
-REMOTES: Mapping[str, RemoteKind] = {"openai": OpenAICompat}
+REMOTES: Mapping[str, RemoteKind] = {
+    "anthropic": AnthropicProvider,
+    "lmstudio": LmStudioProvider,
+    "ollama": OllamaProvider,
+    "openai": OpenAICompat,
+    "openrouter": OpenRouterProvider,
+}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -156,7 +156,8 @@ class Loader(Protocol):
         ...
 
     def estimate(self, spec: EngineSpec) -> Footprint:
-        """What it will take, from the outside (a weights file's header). Blocking: call it in a thread.
+        """What it will take, from the outside (a weights file's header). Blocking: call it in a thread. A `Server` answers at once
+        from what its catalogue said last.
 
         Raises: LoadFailed: the weights are absent or unreadable.
         """
@@ -250,6 +251,7 @@ class Provider(Protocol):
         ...
 
 
+@runtime_checkable
 class Puller(Protocol):
     """A provider that can fetch models to its own disk and delete them there."""
 
@@ -265,6 +267,7 @@ class Puller(Protocol):
         ...
 
 
+@runtime_checkable
 class Banker(Protocol):
     """A provider that tells how our key stands there."""
 

@@ -14,6 +14,10 @@ from providers.sweep import find_marked
 
 # Their listening socket belongs to the container runtime, not to the client's process tree.
 _CONTAINER_CLIENTS = frozenset({"docker", "podman", "nerdctl"})
+# They listen for somebody else: what they pass on is not served by their own process tree.
+_FORWARDERS = frozenset(
+    {"docker-proxy", "rootlessport", "slirp4netns", "pasta", "conmon", "ssh", "sshd", "socat", "kubectl"}
+)
 
 # Source: sock_diag(7); linux/inet_diag.h, linux/netlink.h, linux/sock_diag.h, net/tcp_states.h.
 _NETLINK_SOCK_DIAG = 4
@@ -50,6 +54,25 @@ def listening_sockets(port: int) -> set[str]:
         return {f"socket:[{inode}]" for family in (socket.AF_INET, socket.AF_INET6) for inode in _ask(family, port)}
     except OSError:
         return _from_proc(port)
+
+
+def listener_pid(port: int) -> int | None:
+    """The process that listens on this TCP port of this machine, the oldest where several share the socket.
+
+    None: nobody, this process itself, one that is not ours to see, or one that only passes on what comes: a container's or a
+    tunnel's. Blocking: a look at every descriptor that we may see, some milliseconds.
+    """
+    sockets = listening_sockets(port)
+    if not sockets or not os.path.isdir("/proc/self"):
+        return None
+    pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+    found = next((pid for pid in pids if _holds(pid, sockets, hidden=False)), None)
+    return None if found is None or found == os.getpid() or _name(found) in _FORWARDERS else found
+
+
+def is_unused(port: int) -> bool:
+    """Seen that nobody on this machine listens on it. False where the platform does not tell."""
+    return os.path.isdir("/proc/self") and not listening_sockets(port)
 
 
 def _ask(family: int, port: int) -> set[int]:
@@ -91,12 +114,13 @@ def _from_proc(port: int) -> set[str]:
     return found
 
 
-def _holds(pid: int, sockets: set[str]) -> bool:
+def _holds(pid: int, sockets: set[str], *, hidden: bool = True) -> bool:
+    """`hidden`: the answer for a process that is not ours to see."""
     folder = f"/proc/{pid}/fd"
     try:
         descriptors = os.listdir(folder)
     except PermissionError:
-        return True  # it changed its user: not ours to see
+        return hidden  # it changed its user
     except OSError:
         return False
     for descriptor in descriptors:

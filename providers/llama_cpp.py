@@ -214,8 +214,8 @@ def _checkpoint_bytes(info: GgufInfo, context: int) -> int:
 def _offer(spec: EngineSpec, info: GgufInfo) -> Offer:
     _, _, name = spec.target.partition("/")
     if _embeds(info):
-        return Offer(name=name, context_length=_context(spec, info), capabilities=("embeddings",))
-    capabilities = ("completions", "chat") if info.has_chat_template else ("completions",)
+        return Offer(name=name, context_length=_context(spec, info), capabilities=("embedding",))
+    capabilities = ("completion", "chat") if info.has_chat_template else ("completion",)
     return Offer(name=name, context_length=_context(spec, info), capabilities=capabilities)
 
 

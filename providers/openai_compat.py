@@ -3,51 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
+from urllib.parse import urlsplit
 
 import msgspec
 
 from config.schema import ProviderConfig
 
-from .contract import Offer
+from .contract import Offer, Request, Response
+from .errors import UpstreamRefused
+from .openai_models import Entry, ModelList, offers_of
 from .remote import Remote, Site, bearer
 
-
-class _Entry(msgspec.Struct):
-    id: str
-    created: int = 0
-    max_model_len: int | None = None  # vLLM, SGLang
-    context_length: int | None = None  # Together, and others
-    context_window: int | None = None  # Groq
-
-
-class _List(msgspec.Struct):
-    data: list[_Entry]
+_VERSION = "/v1"  # what the paths of our own API begin with, and mostly the upstream's
+_LISTED = cast("type[ModelList | list[Entry]]", ModelList | list[Entry])
 
 
 class OpenAICompat(Remote):
     """Kind `openai`.
 
     Args:
-        config: `base_url` as OpenAI's SDKs take it, with or without its `/v1`.
+        config: `base_url` as OpenAI's SDKs take it, in one of three forms: a host; a path that ends with /v1; any other path,
+            which then stands where others have /v1 ("https://host/v1beta/openai").
     """
 
     kind = "openai"
 
     def __init__(self, name: str, config: ProviderConfig, _: Site) -> None:
-        super().__init__(name, config, base_url=config.base_url.removesuffix("/v1"), headers=bearer(config))
+        url = config.base_url.rstrip("/")
+        root = url.removesuffix(_VERSION)
+        super().__init__(name, config, base_url=root, headers=bearer(config))
         self._models = config.models
+        self._models_path = f"{_VERSION}/models"
+        if root == url and urlsplit(url).path:
+            self._models_path = "/models"
+            self.send = self._send_below  # decided once: the usual upstreams pay nothing for the third form
 
     async def catalogue(self) -> Sequence[Offer]:
-        """The configured names, else what `GET /v1/models` lists. Raises: ProviderError."""
+        """The configured names, else what the upstream lists. Raises: ProviderError."""
         if self._models:
             return [Offer(name=name, price=self.prices.get(name)) for name in self._models]
-        listed = await self.ask("GET", "/v1/models", _List)
-        return [
-            Offer(
-                name=entry.id,
-                created=entry.created,
-                context_length=entry.max_model_len or entry.context_length or entry.context_window,
-                price=self.prices.get(entry.id),
-            )
-            for entry in listed.data
-        ]
+        try:
+            listed = await self.ask("GET", self._models_path, _LISTED)
+        except UpstreamRefused as refused:
+            if refused.status != 404:
+                raise
+            advice = f"is base_url right? If it has no list of models, name them in providers.{self.name}.models"
+            raise UpstreamRefused(
+                f"{refused.message}: {advice}", source=self.name, status=refused.status, body=refused.body
+            ) from None
+        return offers_of(listed, self.prices)
+
+    async def _send_below(self, request: Request) -> Response:
+        path = request.path.removeprefix(_VERSION.encode())
+        return await self.endpoint.send(msgspec.structs.replace(request, path=path))

@@ -17,6 +17,8 @@ from config.schema import ProviderConfig
 # Beside the weights a runner holds the cache of its context and working memory. Ollama's own log shows 10–25 % for contexts of
 # 4,096; the server's word replaces this guess as soon as the model has been loaded once.
 _BESIDE_WEIGHTS = 1.2
+# … of a GPU is what a server fills with one model; the rest is its context, the driver's and the headroom of an auto budget.
+_GPU_SHARE = 0.85
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -24,6 +26,7 @@ class Placement(msgspec.Struct, frozen=True):
 
     own: str | None  # cases 2, 3: the device's name, "" for case 3; None: case 1
     gpu: str | None  # case 1: the device of what is not in RAM
+    gpu_bytes: int = 0  # all that device has; 0: unknown
 
     def footprint(self, ram_bytes: int, gpu_bytes: int) -> Mapping[str, int]:
         """What a model holds, by the server's word."""
@@ -33,22 +36,28 @@ class Placement(msgspec.Struct, frozen=True):
         return {device: size for device, size in sizes.items() if size > 0}
 
     def expected(self, weights_bytes: int) -> Mapping[str, int]:
-        """What a model will hold, from the size of its weights: all of it where the server puts models first."""
+        """What a model will hold, from the size of its weights: on the GPU as much as fits there, the rest in RAM.
+
+        Ollama and LM Studio both split a model that is larger than the GPU, layer by layer.
+        """
         size = int(weights_bytes * _BESIDE_WEIGHTS)
-        on_gpu = self.own is None and self.gpu is not None
-        return self.footprint(0 if on_gpu else size, size if on_gpu else 0)
+        on_gpu = size if self.own is None and self.gpu is not None else 0
+        if self.gpu_bytes:
+            on_gpu = min(on_gpu, int(self.gpu_bytes * _GPU_SHARE))
+        return self.footprint(size - on_gpu, on_gpu)
 
 
-def placement_of(name: str, config: ProviderConfig, gpu: str | None) -> Placement:
+def placement_of(name: str, config: ProviderConfig, gpus: Mapping[str, int]) -> Placement:
     """Where the models of the provider `name` count.
 
     Args:
-        gpu: the first GPU of this machine, None without one.
+        gpus: this machine's GPUs that can be seen, the one that servers use first first, with all the bytes each has.
     """
     if config.memory is not None:
         return Placement(name, None)
     if not is_loopback(urlsplit(config.base_url).hostname or ""):
         return Placement("", None)
-    if config.device:
-        return Placement(None, config.device if config.device != "ram" else None)
-    return Placement(None, gpu)
+    gpu = next(iter(gpus), None) if config.device is None else config.device
+    if gpu is None or gpu == "ram":
+        return Placement(None, None)
+    return Placement(None, gpu, gpus.get(gpu, 0))

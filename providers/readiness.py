@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Container
 
 from providers.errors import LoadFailed
 from providers.listeners import is_ours
@@ -47,14 +48,16 @@ async def health_status(port: int, path: str, *, answer_s: float = _ANSWER_S) ->
     return int(rest[:3]) if version.startswith(b"HTTP/1.") and rest[:3].isdigit() else 0
 
 
-async def until_healthy(port: int, path: str, child: Child, *, source: str = "") -> str:
+async def until_healthy(port: int, path: str, child: Child, *, source: str = "", ready: Container[int] = (200,)) -> str:
     """Ask until it answers 200; returns the engine's base URL. Never returns where it never does: bound it outside.
 
+    Args:
+        ready: the statuses that count, where it is not 200 alone.
     Raises: LoadFailed: what answers on this port is another process.
     """
     loop = asyncio.get_running_loop()
     began_s = loop.time()
-    while await health_status(port, path) != 200:  # noqa: ASYNC110 - see below
+    while await health_status(port, path) not in ready:  # noqa: ASYNC110 - see below
         # A look at another process, which sets no event of ours.
         await asyncio.sleep(_FAST_POLL_S if loop.time() - began_s < _FAST_FOR_S else _SLOW_POLL_S)
     if not await asyncio.to_thread(is_ours, port, child.pid, child.mark):

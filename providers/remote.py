@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from config.forms import Secret
 from config.schema import ProviderConfig
 
 from .contract import Loader, Offer, Request, Response, Server
@@ -25,6 +26,7 @@ from .transport import Endpoint
 ANSWER_MAX_BYTES = 16 << 20
 ANSWER_WITHIN_S = 10.0  # for one such call, from connecting to the last byte
 _SAID_CHARS = 200  # of an upstream's own words in a message of ours
+_UNRESOLVED = Secret("auto")  # `config.load` puts what the environment says in its place; without it there is none
 
 _T = TypeVar("_T")
 
@@ -33,7 +35,9 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider must know of the machine we run on."""
 
     state_dir: Path  # for what is to outlive a restart
-    gpu: str | None = None  # where a server on this machine puts weights first; None: it has no GPU that we can see
+    gpus: Mapping[
+        str, int
+    ] = {}  # device → all its bytes, the one that servers use first first; {}: none that we can see
 
 
 class Remote:
@@ -43,6 +47,8 @@ class Remote:
         config: with `base_url` set.
         base_url: in place of the configuration's, where the kind's API does not begin there.
         headers: sent with every request; the kind's way of showing our key among them. The operator's own come after and win.
+    Raises:
+        ValueError: the address, the proxy's or the file of certificates cannot be used; names the provider, shows no secret.
     """
 
     kind = ""
@@ -63,14 +69,17 @@ class Remote:
         self.name = name
         self.prices = {model: Price(**price) for model, price in config.prices.items()}
         own = {key.lower().encode(): value.reveal().encode() for key, value in config.headers.items()}
-        url = config.base_url if base_url is None else base_url
-        self.endpoint = Endpoint(
-            url,
-            source=name,
-            headers=tuple({**dict(headers), **own}.items()),
-            connect_timeout_s=config.connect_timeout_s,
-            ssl_context=ssl_context(config.ca_file) if url.startswith("https:") else None,
-        )
+        try:
+            self.endpoint = Endpoint(
+                config.base_url if base_url is None else base_url,
+                source=name,
+                headers=tuple({**dict(headers), **own}.items()),
+                connect_timeout_s=config.connect_timeout_s,
+                ssl_context=ssl_context(config.ca_file) if config.ca_file else None,
+                proxy=None if config.proxy == _UNRESOLVED else config.proxy,
+            )
+        except ValueError as error:
+            raise ValueError(f"providers.{name}: {error}") from None
 
     async def catalogue(self) -> Sequence[Offer]:
         """As `contract.Provider`. Every kind has its own."""
@@ -90,18 +99,21 @@ class Remote:
         shape: type[_T],
         body: object = None,
         *,
+        headers: Sequence[tuple[bytes, bytes]] = (),
         within_s: float = ANSWER_WITHIN_S,
     ) -> _T:
         """One call for facts: JSON in, JSON of this shape out.
 
+        Args:
+            headers: for this call; the endpoint's own of the same name win.
         Raises: UpstreamUnreachable, UpstreamTimeout, UpstreamKeyRefused (401, 403), UpstreamRefused (any other error status,
             with its own words), UpstreamBroke (no JSON, another shape, too much of it, cut off).
         """
         content = b"" if body is None else msgspec.json.encode(body)
-        headers = [(b"accept", b"application/json")]
+        fields = [(b"accept", b"application/json"), *headers]
         if content:
-            headers.append((b"content-type", b"application/json"))
-        request = Request(method=method.encode(), path=path.encode(), headers=headers, body=content)
+            fields.append((b"content-type", b"application/json"))
+        request = Request(method=method.encode(), path=path.encode(), headers=fields, body=content)
         try:
             async with asyncio.timeout(within_s):
                 status, kind, data = await self._exchange(request)
@@ -155,8 +167,13 @@ def bearer(config: ProviderConfig) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def ssl_context(ca_file: str) -> ssl.SSLContext:
-    """The system's certificates, or those in the file. Raises: OSError (ssl.SSLError too): it cannot be read or holds none."""
-    return ssl.create_default_context(cafile=ca_file or None)
+    """Trust in the certificates of this file (PEM), and in no others. Raises: ValueError: it cannot be read or holds none."""
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError:
+        raise ValueError(f"ca_file {ca_file} holds no certificate in PEM form") from None
+    except OSError as error:
+        raise ValueError(f"ca_file {ca_file} cannot be read: {error.strerror}") from None
 
 
 def words_of(body: bytes) -> str:

@@ -1,7 +1,7 @@
 """The data path's HTTP/1.1 client: one upstream's connections, kept alive and handed out.
 
 Law: no task, one future and one write per request; whatever ends a call (an error, a timeout, cancellation), its
-connection is cut and the counters are right. Control calls (discovery, health) may use it too; proxies it has none.
+connection is cut and the counters are right. Control calls (discovery, health) use it too.
 
 A request is sent a second time in one case only: a kept connection that the upstream closed before a single byte of
 the answer came. Servers close idle connections whenever they like, so that this happens to every client; the request
@@ -18,9 +18,11 @@ from collections import deque
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from config.forms import Secret
 from providers.contract import Request, Response
 from providers.errors import ProviderError, UpstreamBroke, UpstreamUnreachable
 from providers.transport_connection import Connection
+from providers.transport_proxy import Forwarded, Proxy, ProxyFailed
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Fields this client sets itself, or that are between two hops only (RFC 9110, 7.6.1): taking a caller's
@@ -32,6 +34,7 @@ _OWN_FIELDS = frozenset(
         b"expect",  # the body goes out with the head, so there is nothing to wait for
         b"host",
         b"keep-alive",
+        b"proxy-authorization",
         b"proxy-connection",
         b"te",
         b"trailer",
@@ -40,6 +43,8 @@ _OWN_FIELDS = frozenset(
     )
 )
 _CLOSE_LIMIT_S = 5.0  # aborted sockets close within one turn of the loop; a limit on everything
+# X509_V_ERR_… of OpenSSL's x509_vfy.h: self-signed, self-signed in the chain, issuer not found (locally, at the first).
+_UNKNOWN_ISSUER = frozenset((18, 19, 20, 21))
 _BODYLESS_METHODS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
 
 
@@ -51,12 +56,13 @@ class Endpoint:
         source: the provider's name, for errors.
         headers: added to every request, in place of the request's own of the same name (the upstream's own
             Authorization). Never shown.
-        connect_timeout_s: for name, connection and TLS together.
+        connect_timeout_s: for name, connection, the proxy's answer and TLS together.
         idle_keep_s: how long an unused connection is kept. Below 5 s, when llama.cpp's server closes it.
         idle_max: unused connections kept at most.
         ssl_context: for https; None: the system's certificates, verified.
+        proxy: "http://user:password@host:port" of a proxy to go through; None: none. Its user and password are never shown.
     Raises:
-        ValueError: base_url or a header cannot be used; says what is expected.
+        ValueError: base_url, the proxy's address or a header cannot be used; says what is expected.
     """
 
     __slots__ = (
@@ -66,6 +72,7 @@ class Endpoint:
         "_common_lines",
         "_connect_timeout_s",
         "_emptied",
+        "_forwarded",
         "_idle",
         "_idle_keep_s",
         "_idle_max",
@@ -73,6 +80,7 @@ class Endpoint:
         "_loop",
         "_open",
         "_prefix",
+        "_proxy",
         "_replaced",
         "_ssl",
         "_sweeper",
@@ -90,6 +98,7 @@ class Endpoint:
         idle_keep_s: float = 4.0,
         idle_max: int = 256,
         ssl_context: ssl.SSLContext | None = None,
+        proxy: Secret | None = None,
     ) -> None:
         self.source = source
         scheme, host, port, authority, path = _split(base_url)
@@ -97,7 +106,13 @@ class Endpoint:
         self._address = (host, port)
         self._prefix = path.encode()
         self._ssl = (ssl_context or _verifying_context()) if scheme == "https" else None
+        self._proxy = None if proxy is None else Proxy(proxy)
+        self._forwarded = self._proxy is not None and self._ssl is None
         own = [(name.lower(), value) for name, value in headers]
+        if self._proxy is not None and self._forwarded:  # it reads our requests; of a tunnel it reads CONNECT only
+            self._address = self._proxy.address
+            self._prefix = self._url.encode()
+            own += self._proxy.fields()
         self._replaced = _OWN_FIELDS.union(name for name, _ in own)
         lines = [b" HTTP/1.1", b"host: " + authority.encode(), *(name + b": " + value for name, value in own)]
         self._common = b"\r\n".join(lines)  # what stands between every request's path and its own fields
@@ -241,15 +256,19 @@ class Endpoint:
         if self._closed:
             raise self._unreachable("it is being shut down", "closed")
         loop = self._loop = asyncio.get_running_loop()
-        connection = Connection(self, loop)
+        proxy, forwarded = self._proxy, self._forwarded
+        connection = Forwarded(self, loop, proxy) if proxy is not None and forwarded else Connection(self, loop)
         host, port = self._address
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                await loop.create_connection(lambda: connection, host, port, ssl=self._ssl)
+                if proxy is None or self._ssl is None:
+                    await loop.create_connection(lambda: connection, host, port, ssl=self._ssl)
+                else:
+                    await proxy.tunnel(connection, host, port, self._ssl)
         except BaseException as error:
             connection.abort()  # a socket that was just opened must not outlive this call
             if isinstance(error, OSError | UnicodeError):
-                raise self._unreachable(_reason(error), f"{host}:{port}: {error!r}") from error
+                raise self._unreachable(self._why(error), f"{host}:{port}: {error!r}") from error
             raise
         if self._closed or connection.lost:
             connection.abort()
@@ -258,6 +277,20 @@ class Endpoint:
         # Not before: uvloop, cancelled between connection_made and here, closes without calling connection_lost.
         self._open.add(connection)
         return connection
+
+    def _why(self, error: OSError | UnicodeError) -> str:
+        """Why there is no connection, with the proxy's part in it."""
+        if isinstance(error, ProxyFailed):
+            return error.reason if error.__cause__ is None else f"{error.reason}: {_reason(error.__cause__)}"
+        if self._proxy is None:
+            return _reason(error)
+        if isinstance(error, TimeoutError):
+            return f"no connection in time through the proxy at {self._proxy.name}"
+        return (
+            f"the proxy at {self._proxy.name} cannot be reached: {_reason(error)}"
+            if self._forwarded
+            else _reason(error)
+        )
 
     def _unreachable(self, reason: str, detail: str) -> ProviderError:
         return UpstreamUnreachable(
@@ -304,7 +337,8 @@ def _reason(error: BaseException) -> str:
         case TimeoutError():
             return "no connection in time"
         case ssl.SSLCertVerificationError():
-            return f"its certificate is not accepted ({error.verify_message})"
+            advice = "; if it is right, set ca_file" if error.verify_code in _UNKNOWN_ISSUER else ""
+            return f"its certificate is not accepted ({error.verify_message}){advice}"
         case ssl.SSLError():
             return "TLS failed"
         case socket.gaierror() | UnicodeError():

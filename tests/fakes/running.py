@@ -66,6 +66,12 @@ class Running:
         """Target → phase."""
         return {resident.target: str(resident.phase) for resident in self.parts.residency.residents()}
 
+    def pid(self, target: str) -> int:
+        """The root process of an engine of ours that is up."""
+        pid = self.parts.residency.engines[target].pid
+        assert pid is not None
+        return pid
+
     def happened(self, what: str) -> list[str]:
         """The targets to which it happened, in order."""
         return [entry.target for entry in self.parts.residency.journal.since(0) if entry.what == what]

