@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
+import random
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -25,23 +25,29 @@ from gateway.api.edge import App, Edge
 from gateway.api.errors import tell, tell_http
 from gateway.api.health import count_happenings, health_routes, residency_gauges
 from gateway.api.models import model_routes
+from gateway.api.providers import provider_routes
 from gateway.metering.metrics import Metrics
 from gateway.metering.traces import Tracing, from_environment
-from gateway.proxy.pipeline import Pipeline
+from gateway.proxy.pipeline import Pipeline, Upstream
 from gateway.residency.footprints import Footprints
 from gateway.residency.manager import ResidencyManager
 from gateway.residency.memory import Measurer, budgets
 from gateway.residency.sampling import Sampler
+from gateway.residency.watch import Watch
 from gateway.routing.catalog import Catalog
-from providers.contract import Provider
+from gateway.routing.listings import Listings
 from providers.remote import Site
 from providers.warden import Warden
 
 from . import assembly
+from .directory import Directory
+from .preload import preload
 
 log = logging.getLogger("roundhouse")
 
-DATA_PATHS = frozenset(("/v1/chat/completions",))
+DATA_PATHS = frozenset(("/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens"))
+# How long the start waits for servers in reach to say what they have: they answer in milliseconds, or nobody listens there.
+FIRST_LOOK_S = 1.0
 # After the server has waited for its requests: what is still held then belongs to nobody.
 DRAIN_S = 1.0
 
@@ -50,10 +56,25 @@ class Gateway(msgspec.Struct, frozen=True):
     """The parts that others need to see."""
 
     app: App
-    catalog: Catalog
+    directory: Directory
     residency: ResidencyManager
+    listings: Listings
+    watch: Watch
+    upstreams: Mapping[str, Upstream]
     metrics: Metrics
     sampler: Sampler
+
+
+class _Parts(msgspec.Struct, frozen=True):
+    """What the application is put together from."""
+
+    config: Config
+    directory: Directory
+    residency: ResidencyManager
+    listings: Listings
+    upstreams: Mapping[str, Upstream]
+    metrics: Metrics
+    tracing: Tracing | None
 
 
 @asynccontextmanager
@@ -64,18 +85,19 @@ async def gateway(config: Config) -> AsyncGenerator[Gateway, None]:
     """
     loop = asyncio.get_running_loop()
     models = await asyncio.to_thread(assembly.models_of, config)
-    catalog = assembly.catalog_of(config, models, int(time.time()))
     warden = Warden()
     measurer = Measurer()
     footprints = Footprints(config.server.state_dir / "footprints.json")
     await footprints.open()
     reading = await measurer.measure()
-    site = Site(state_dir=config.server.state_dir, gpu="gpu0" if "gpu0" in reading.devices else None)
+    gpus = {device: seen.total_bytes for device, seen in sorted(reading.devices.items()) if device != "ram"}
+    site = Site(state_dir=config.server.state_dir, gpus=gpus)
     providers = assembly.providers_of(config, assembly.specs_of(config, models), warden, site)
+    directory = Directory(config, models, providers, int(time.time()))
     footprints.totals = {device: seen.total_bytes for device, seen in reading.devices.items()}
     residency = ResidencyManager(
-        assembly.managed_of(config, models, providers),
-        budgets(reading, config.memory),
+        directory.managed(),
+        assembly.with_servers(config, budgets(reading, config.memory)),
         measurer=measurer,
         footprints=footprints,
         queue_max=config.residency.queue_max,
@@ -84,12 +106,26 @@ async def gateway(config: Config) -> AsyncGenerator[Gateway, None]:
     )
     metrics = Metrics(partial(residency_gauges, residency))
     residency.journal.listeners += [partial(count_happenings, metrics), _log_happening]
-    sampler = Sampler(residency, config.memory, loop.time)
-    background = [asyncio.create_task(sampler.run(), name="sampler"), asyncio.create_task(_preload(config, residency))]
+    health = assembly.health_of(providers, loop.time)
+    listings = Listings(
+        assembly.shelves_of(config, providers),
+        health,
+        lambda: directory.update(listings.listings(), residency),
+        loop.time,
+        random.random,
+    )
+    directory.update(listings.listings(), residency)
+    watch = Watch(residency, assembly.servers_of(providers), listings.nudge)
+    own_memory = partial(assembly.with_servers, config)
+    sampler = Sampler(residency, config.memory, loop.time, watch.roots, own_memory)
     tracing = from_environment(os.environ)
-    app = _application(config, catalog, residency, providers, metrics, tracing)
+    upstreams = assembly.upstreams_of(config, providers, health, loop.time, random.random)
+    app = _application(_Parts(config, directory, residency, listings, upstreams, metrics, tracing))
+    work = (sampler.run(), listings.run(), watch.run(), preload(config, providers, listings, residency))
+    background = [asyncio.create_task(each, name=each.__qualname__) for each in work]
     try:
-        yield Gateway(app, catalog, residency, metrics, sampler)
+        await listings.settle(FIRST_LOOK_S, [name for name, shelf in listings.shelves.items() if shelf.near])
+        yield Gateway(app, directory, residency, listings, watch, upstreams, metrics, sampler)
     finally:
         for task in background:
             task.cancel()
@@ -104,31 +140,29 @@ async def gateway(config: Config) -> AsyncGenerator[Gateway, None]:
             await asyncio.to_thread(tracing.close)
 
 
-def _application(
-    config: Config,
-    catalog: Catalog,
-    residency: ResidencyManager,
-    providers: Mapping[str, Provider],
-    metrics: Metrics,
-    tracing: Tracing | None,
-) -> App:
+def _application(parts: _Parts) -> App:
+    config, directory, residency = parts.config, parts.directory, parts.residency
     keys = Keys(config.server.api_keys, config.server.admin_keys)
-    limits = assembly.limits_of(config)
-    pipeline = Pipeline(lambda: catalog, residency, providers, limits, config.residency.patience_s)
+
+    def catalog() -> Catalog:
+        return directory.catalog
+
+    pipeline = Pipeline(catalog, parts.listings.look_again, residency, parts.upstreams, config.residency.patience_s)
     data = DataRoutes(
         pipeline,
         keys,
-        metrics,
+        parts.metrics,
         max_body_bytes=config.server.max_body_bytes,
         keepalive_s=config.residency.keepalive_s,
-        tracing=tracing,
+        tracing=parts.tracing,
     )
     litestar = Litestar(
         [
             *_data_handlers(data),
-            *model_routes(catalog, residency),
+            *model_routes(catalog, residency, parts.listings),
             *admin_routes(catalog, residency, config.residency.patience_s),
-            *health_routes(residency, metrics),
+            *provider_routes(parts.listings, parts.upstreams, asyncio.get_running_loop().time),
+            *health_routes(residency, parts.metrics),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _error},
         openapi_config=None,
@@ -161,14 +195,6 @@ def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respon
     if request.scope["path"] in DATA_PATHS:  # refused before its handler, which would have added them
         headers |= {name.decode(): value.decode() for name, value in request.scope["state"]["fields"]}
     return Response(body, status_code=error.status_code, media_type="application/json", headers=headers)
-
-
-async def _preload(config: Config, residency: ResidencyManager) -> None:
-    """Pinned models are loaded at the start; one that cannot be is reported and waits for its first request."""
-    for target, managed in residency.managed.items():
-        if managed.pinned:
-            with contextlib.suppress(Exception):  # told in the log and in /admin/residency by whoever refused
-                await residency.load(target, config.residency.patience_s)
 
 
 def _log_happening(happening: Any) -> None:

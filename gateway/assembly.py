@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import ipaddress
+import logging
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from config.load import ConfigError
-from config.schema import ENGINE_KINDS, LOCAL, Config, ModelConfig, ProviderConfig, split_target
-from gateway.proxy.pipeline import Limits
+from config.presets import is_loopback
+from config.schema import ENGINE_KINDS, LOCAL, SERVER_KINDS, Config, ModelConfig, ProviderConfig, split_target
+from gateway.proxy.guard import Guard
+from gateway.proxy.pipeline import Upstream
 from gateway.residency.footprints import footprint_key
-from gateway.residency.manager import Managed
-from gateway.routing.catalog import Catalog, Model, Target
+from gateway.residency.lease import Managed
+from gateway.residency.memory import DeviceBudget
+from gateway.routing.catalog import Catalog, Listing, Model, Target
+from gateway.routing.health import Health
+from gateway.routing.listings import FAR_EVERY_S, NEAR_EVERY_S, Shelf
 from providers import ENGINES, REMOTES
-from providers.contract import EngineSpec, Provider
+from providers.contract import EngineSpec, Offer, Provider, Server
 from providers.fetch import EMBEDDED, source_path
+from providers.ollama_names import canonical
 from providers.remote import Site
 from providers.warden import Warden
+
+log = logging.getLogger("roundhouse")
 
 EMBEDDED_NAME = "smollm2-135m-instruct"
 EMBEDDED_ALIASES = ("smollm2", "default")
@@ -86,20 +98,94 @@ def _spec(config: Config, target: str, name: str, model: ModelConfig, provider: 
 def providers_of(
     config: Config, specs: Mapping[str, Mapping[str, EngineSpec]], warden: Warden, site: Site
 ) -> Mapping[str, Provider]:
-    """Every configured provider, built."""
+    """Every provider, built; one that was only looked for and cannot be built (an odd OLLAMA_HOST) is left out.
+
+    Raises: ConfigError: an address, a proxy or a file of certificates cannot be used.
+    """
     built: dict[str, Provider] = {}
     for name, provider in config.providers.items():
         if provider.kind in ENGINES:
             engines = ENGINES[provider.kind]
             built[name] = engines(name, specs[name], warden, config.secret_env, provider.binary or None)
-        else:
+            continue
+        try:
             built[name] = REMOTES[provider.kind](name, provider, site)
+        except ValueError as error:
+            if name not in config.discovered:
+                where = config.path or Path("(no configuration file)")
+                raise ConfigError(where, f"providers.{name}", "what can be used", str(error)) from None
+            log.warning("%s is not looked for: %s", name, error)
     return built
 
 
-def limits_of(config: Config) -> Mapping[str, Limits]:
-    """Provider → how long its upstreams are waited for."""
-    return {name: Limits(provider.first_byte_s, provider.idle_s) for name, provider in config.providers.items()}
+def health_of(providers: Mapping[str, Provider], clock: Callable[[], float]) -> Mapping[str, Health]:
+    """A record for each provider that is spoken to over an address of its own."""
+    return {name: Health(clock()) for name, provider in providers.items() if provider.kind not in ENGINE_KINDS}
+
+
+def upstreams_of(
+    config: Config,
+    providers: Mapping[str, Provider],
+    health: Mapping[str, Health],
+    clock: Callable[[], float],
+    jitter: Callable[[], float],
+) -> Mapping[str, Upstream]:
+    """Every provider as the data path sees it."""
+    upstreams: dict[str, Upstream] = {}
+    for name in providers:
+        provider = config.providers[name]
+        guard = None
+        if name in health:
+            guard = Guard(
+                name,
+                health[name],
+                max_concurrent=provider.max_concurrent,
+                queue_s=provider.queue_s,
+                total_s=None if math.isinf(provider.total_s) else provider.total_s,
+                clock=clock,
+                jitter=jitter,
+            )
+        upstreams[name] = Upstream(providers[name], provider.first_byte_s, provider.idle_s, guard)
+    return upstreams
+
+
+def servers_of(providers: Mapping[str, Provider]) -> Mapping[str, Server]:
+    """The providers whose memory residency decides about, though it lies in somebody else's processes."""
+    return {name: provider.server for name, provider in providers.items() if provider.server is not None}
+
+
+def with_servers(config: Config, budgets: Mapping[str, DeviceBudget]) -> dict[str, DeviceBudget]:
+    """The budgets of this machine's devices, and of the servers that have memory of their own of a known size."""
+    own = {
+        name: DeviceBudget(budget_bytes=provider.memory)
+        for name, provider in config.providers.items()
+        if provider.kind in SERVER_KINDS and provider.memory is not None
+    }
+    return {**budgets, **own}
+
+
+def shelves_of(config: Config, providers: Mapping[str, Provider]) -> Mapping[str, Shelf]:
+    """The providers that are asked for their catalogue, in the configured order; names that are configured are there at once."""
+    shelves: dict[str, Shelf] = {}
+    for name in providers:
+        provider = config.providers[name]
+        if provider.kind in ENGINE_KINDS:
+            continue
+        near = _is_near(provider.base_url)
+        every_s = (NEAR_EVERY_S if near else FAR_EVERY_S) if provider.refresh_s is None else provider.refresh_s
+        written = provider.kind in ("openai", "anthropic") and bool(provider.models)
+        offers = [Offer(name=model) for model in provider.models] if written else []
+        shelves[name] = Shelf(providers[name], every_s, near, name in config.discovered, written, offers)
+    return shelves
+
+
+def _is_near(base_url: str) -> bool:
+    """An address of this machine or of its own network."""
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return is_loopback(host) or ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host or host.endswith((".local", ".lan", ".internal", ".home.arpa"))
 
 
 def managed_of(
@@ -120,39 +206,73 @@ def managed_of(
     return managed
 
 
-def catalog_of(config: Config, models: Mapping[str, ModelConfig], created: int) -> Catalog:
+def managed_in_servers(
+    config: Config,
+    models: Mapping[str, ModelConfig],
+    providers: Mapping[str, Provider],
+    listings: Iterable[Listing],
+) -> Mapping[str, Managed]:
+    """Target → how residency brings it into a server's memory: what the servers list, and what the configuration routes to."""
+    wanted: dict[str, ModelConfig] = {}
+    for model in models.values():
+        for key in model.targets:
+            wanted.setdefault(_target(config, key).key, model)
+    listed = {f"{listing.provider}/{offer.name}" for listing in listings for offer in listing.offers}
+    managed: dict[str, Managed] = {}
+    for key in (*wanted, *sorted(listed - wanted.keys())):
+        name, upstream_name = split_target(key)
+        provider = providers[name]
+        if provider.server is not None:
+            model = wanted.get(key, ModelConfig())
+            spec = EngineSpec(
+                target=key,
+                alias=upstream_name,
+                declared=model.memory,
+                load_timeout_s=config.residency.load_timeout_s
+                if model.load_timeout_s is None
+                else model.load_timeout_s,
+                stop_timeout_s=config.residency.stop_timeout_s,
+            )
+            managed[key] = Managed(
+                provider.server,
+                spec,
+                footprint_key(provider.kind, spec),
+                idle_s=config.residency.idle_s if model.idle_s is None else model.idle_s,
+                pinned=model.pinned,
+                server=provider.server,
+            )
+    return managed
+
+
+def catalog_of(
+    config: Config, models: Mapping[str, ModelConfig], created: int, listings: Sequence[Listing] = ()
+) -> Catalog:
     """What may be asked for. Raises: ConfigError: a name is given twice."""
     try:
         return Catalog(
             [
-                *(
-                    Model(
-                        name,
-                        tuple(_target(config, key) for key in model.targets),
-                        model.aliases,
-                        model.context,
-                        created,
-                    )
-                    for name, model in models.items()
-                ),
-                *(Model(key, (_target(config, key),), created=created) for key in _offered(config, models)),
-            ]
+                Model(
+                    name,
+                    tuple(_target(config, key) for key in model.targets),
+                    model.aliases,
+                    model.context if any(key in config.engines or not config.models for key in model.targets) else None,
+                    created,
+                )
+                for name, model in models.items()
+            ],
+            listings,
         )
     except ValueError as error:
         raise ConfigError(config.path or Path("the models folder"), "models", f"unique names; {error}", "") from None
-
-
-def _offered(config: Config, models: Mapping[str, ModelConfig]) -> Iterator[str]:
-    """`provider/model` for each name that a remote provider is configured to offer, unless a model has that name."""
-    for name, provider in config.providers.items():
-        if provider.kind not in ENGINE_KINDS:
-            yield from (key for key in (f"{name}/{model}" for model in provider.models) if key not in models)
 
 
 def _target(config: Config, key: str) -> Target:
     """llama.cpp's server has one model and takes any name; every other upstream must be told its own."""
     provider_name, upstream_name = split_target(key)
     kind = config.providers[provider_name].kind
+    if kind == "ollama":
+        upstream_name = canonical(upstream_name)
+        return Target(f"{provider_name}/{upstream_name}", provider_name, upstream_name)
     if kind == "llama_cpp":
         return Target(key, provider_name, None)
     if kind == "vllm":

@@ -5,7 +5,9 @@
         Unauthenticated       no key, or one we do not know
         Forbidden             a known key that may not do this
         UnknownModel          no model, alias or target of that name
+        UnknownProvider       no provider of that name
         InvalidRequest        the body or a parameter is not what the route takes
+        RouteNotServed        the model is there, but its provider does not serve this route
         MethodNotAllowed      the route takes another method
         BodyTooLarge          over server.max_body_bytes
         RateLimited           over a limit of the caller's
@@ -78,10 +80,22 @@ class UnknownModel(CallerError):
     code = "model_not_found"
 
 
+class UnknownProvider(CallerError):
+    """No provider of that name is configured or found."""
+
+    code = "provider_not_found"
+
+
 class InvalidRequest(CallerError):
     """The body or a parameter is not what the route takes."""
 
     code = "invalid_request"
+
+
+class RouteNotServed(CallerError):
+    """The model is there, but no target of it serves this route."""
+
+    code = "route_not_served"
 
 
 class MethodNotAllowed(CallerError):

@@ -22,7 +22,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "providers": ("config", "providers"),
     "gateway/errors": (),
     "gateway/residency": ("config", "providers.contract", "providers.errors", "gateway.errors", "gateway.residency"),
-    "gateway/routing": ("config", "gateway.errors", "gateway.routing"),
+    "gateway/routing": ("config", "providers.contract", "providers.errors", "gateway.errors", "gateway.routing"),
     "gateway/access": ("config", "gateway.errors", "gateway.access"),
     "gateway/metering": ("config", "gateway.errors", "gateway.metering"),
     "gateway/proxy": (
@@ -40,6 +40,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "config",
         "providers.contract",
         "providers.errors",
+        "providers.pricing",
+        "providers.price_filter",
         "gateway.__init__",
         "gateway.errors",
         "gateway.api",
@@ -55,6 +57,15 @@ ARROWS: dict[str, tuple[str, ...]] = {
 ROOT_SEEN_BY = {"gateway/app.py", "gateway/serving.py"}
 
 PURE = (
+    "config/forms.py",
+    "config/presets.py",
+    "providers/ollama_names.py",
+    "providers/openai_models.py",
+    "providers/openrouter_stream.py",
+    "providers/openrouter_wire.py",
+    "providers/price_filter.py",
+    "providers/pricing.py",
+    "providers/placement.py",
     "gateway/residency/core.py",
     "gateway/residency/events.py",
     "gateway/residency/planning.py",
@@ -62,8 +73,11 @@ PURE = (
     "gateway/residency/refusals.py",
     "gateway/residency/room.py",
     "gateway/residency/state.py",
+    "gateway/residency/views.py",
     "gateway/routing/resolve.py",
     "gateway/routing/catalog.py",
+    "gateway/routing/select.py",
+    "gateway/routing/health.py",
     "gateway/proxy/headers.py",
     "gateway/proxy/peek.py",
     "gateway/proxy/sse.py",
@@ -85,10 +99,11 @@ IMPURE_MODULES = {
 BROAD_EXCEPT = {
     "providers/transport_answer.py": 1,  # thrown into the sink's coroutine, which raises it again
     "providers/transport_connection.py": 1,  # a sink's error, carried from the socket's callback to the pumping task
-    "gateway/app.py": 1,  # a pinned model that cannot be loaded does not stop the start
     "gateway/api/data.py": 1,  # the last handler of the data routes
     "gateway/api/edge.py": 1,  # refusals before the framework
     "gateway/residency/manager.py": 2,  # a loader's bug, a stop's bug
+    "gateway/routing/listings.py": 1,  # one provider's bug must not end the others' refreshing
+    "gateway/preload.py": 1,  # a pinned model that cannot be loaded does not stop the start
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "services", "misc"}
 

@@ -62,13 +62,20 @@ async def event_lines(residency: ResidencyManager, last_seq: int) -> AsyncIterat
         yield b"id: %d\ndata: %b\n\n" % (happening.seq, msgspec.json.encode(happening))
 
 
-def admin_routes(catalog: Catalog, residency: ResidencyManager, patience_s: float) -> list[HTTPRouteHandler]:
+def admin_routes(
+    catalog: Callable[[], Catalog], residency: ResidencyManager, patience_s: float
+) -> list[HTTPRouteHandler]:
     """All of them need an admin's key where keys are configured."""
 
     async def load(target: str) -> None:
         await residency.load(target, patience_s)
 
     async def unload(target: str) -> None:
+        if not residency.can_unload(target):
+            raise InvalidRequest(
+                f"'{target}' lives in a server that cannot be told to unload; it leaves by itself when it is not used",
+                param="model",
+            )
         residency.unload(target)
 
     async def pin(target: str) -> None:
@@ -81,21 +88,21 @@ def admin_routes(catalog: Catalog, residency: ResidencyManager, patience_s: floa
 
     @get("/admin/residency")
     async def read_residency() -> Mapping[str, Any]:
-        return snapshot(catalog, residency)
+        return snapshot(catalog(), residency)
 
     @post("/admin/models/{rest:path}", status_code=200)
     async def act(rest: FromPath[str]) -> Mapping[str, Any]:
         name, _, verb = rest.removeprefix("/").rpartition("/")
         if verb not in actions or not name:
             raise UnknownModel(f"No such action: {verb!r}; there are {', '.join(actions)}", code="not_found")
-        target = target_of(catalog, residency, name)
+        target = target_of(catalog(), residency, name)
         await actions[verb](target)
         phase = next((str(r.phase) for r in residency.residents() if r.target == target), "cold")
         return {"model": name, "target": target, "phase": phase, "pinned": residency.is_pinned(target)}
 
     @get("/admin/plan")
     async def read_plan(model: FromQuery[str]) -> Mapping[str, Any]:
-        target = target_of(catalog, residency, model)
+        target = target_of(catalog(), residency, model)
         plan = await residency.plan(target)
         return msgspec.structs.asdict(plan) | {"model": model, "expected_load_s": residency.load_s(target)}
 
@@ -109,7 +116,7 @@ def admin_routes(catalog: Catalog, residency: ResidencyManager, patience_s: floa
 
     @get("/admin/logs")
     async def read_logs(model: FromQuery[str]) -> Mapping[str, Any]:
-        target = target_of(catalog, residency, model)
+        target = target_of(catalog(), residency, model)
         engine = residency.engines.get(target)
         failed = residency.failure(target)
         lines = engine.log_lines() if engine is not None else failed.log_lines if failed is not None else ()

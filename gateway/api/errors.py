@@ -32,7 +32,9 @@ TABLE: Mapping[type[Exception], Row] = {
     ours.Unauthenticated: Row(401, "authentication_error"),
     ours.Forbidden: Row(403, "permission_error"),
     ours.UnknownModel: Row(404, "invalid_request_error"),
+    ours.UnknownProvider: Row(404, "invalid_request_error"),
     ours.InvalidRequest: Row(400, "invalid_request_error"),
+    ours.RouteNotServed: Row(501, "invalid_request_error", retry=False),
     ours.MethodNotAllowed: Row(405, "invalid_request_error"),
     ours.BodyTooLarge: Row(413, "invalid_request_error"),
     ours.RateLimited: Row(429, "rate_limit_error"),
@@ -49,7 +51,9 @@ TABLE: Mapping[type[Exception], Row] = {
     theirs.UpstreamKeyRefused: Row(502, "upstream_error", retry=False),
     theirs.UpstreamCoolingDown: Row(503, "upstream_error"),
     theirs.UpstreamBusy: Row(503, "upstream_error"),
-    theirs.UpstreamRefused: Row(502, "upstream_error", retry=False),
+    theirs.UpstreamRefused: Row(
+        502, "upstream_error", retry=False
+    ),  # its own status where its words are an error of its own
     theirs.UpstreamBroke: Row(502, "upstream_error"),
     theirs.LoadFailed: Row(503, "load_error", retry=False),
     theirs.PullFailed: Row(502, "upstream_error", retry=False),
@@ -93,18 +97,17 @@ def tell(error: Exception) -> Told:
         headers.append((b"allow", b"POST"))  # raised by the data routes only; RFC 9110 §15.5.6 demands the field
     if row.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, theirs.UpstreamRefused) and (said := _own_words(error.body)) is not None:
+        return Told(error.status, headers, said)
     return Told(row.status, headers, {"error": fields})
 
 
 def in_stream(error: Exception, *, between_events: bool) -> bytes:
     """The same as an event, for a stream that has begun. An upstream's own error object is passed on as it said it."""
-    payload: object = tell(error).envelope
-    if isinstance(error, theirs.UpstreamRefused):
-        payload = _own_words(error.body) or payload
-    return (b"" if between_events else b"\n\n") + event(payload)
+    return (b"" if between_events else b"\n\n") + event(tell(error).envelope)
 
 
-def _own_words(body: bytes) -> object:
+def _own_words(body: bytes) -> Mapping[str, object] | None:
     try:
         said = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except msgspec.MsgspecError:

@@ -2,49 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
+from gateway.errors import UnknownModel
+from gateway.residency.events import ResidentView
 from gateway.residency.manager import ResidencyManager
 from gateway.routing.catalog import Catalog, Model
+from gateway.routing.listings import Listings
 from gateway.routing.resolve import resolve
+from providers.contract import Offer
+from providers.pricing import as_wire
 
 
-def entry(model: Model, residency: ResidencyManager) -> Mapping[str, Any]:
-    """OpenAI's model object, and `roundhouse`: where it stands."""
-    residents = {resident.target: resident for resident in residency.residents()}
-    resident = next((residents[target.key] for target in model.targets if target.key in residents), None)
-    managed = [target.key for target in model.targets if target.key in residency.managed]
-    state = "remote" if not managed else "cold" if resident is None else str(resident.phase)
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": model.created,
-        "owned_by": model.targets[0].provider,
-        "roundhouse": {
+class Entries:
+    """Makes the entries of one answer: what is in memory is looked up once for all of them."""
+
+    def __init__(self, catalog: Catalog, residency: ResidencyManager, listings: Listings) -> None:
+        self._catalog = catalog
+        self._residency = residency
+        self._listings = listings
+        self._residents: Mapping[str, ResidentView] = {resident.target: resident for resident in residency.residents()}
+
+    def entry(self, model: Model) -> Mapping[str, Any]:
+        """OpenAI's model object, and `roundhouse`: where it stands and what its provider says of it."""
+        offer = self._offer(model)
+        return {
+            "id": model.name,
+            "object": "model",
+            "created": (offer.created if offer is not None else 0) or model.created,
+            "owned_by": model.targets[0].provider,
+            "roundhouse": self._standing(model) | (_described(offer) if offer is not None else {}),
+        }
+
+    def _offer(self, model: Model) -> Offer | None:
+        if model.offer is not None:
+            return model.offer
+        named = [self._catalog.by_target.get(target.key) for target in model.targets]
+        return next((found.offer for found in named if found is not None and found.offer is not None), None)
+
+    def _standing(self, model: Model) -> dict[str, Any]:
+        managed = [target.key for target in model.targets if target.key in self._residency.managed]
+        resident = next((self._residents[key] for key in managed if key in self._residents), None)
+        provider = model.targets[0].provider
+        shelf = self._listings.shelves.get(provider)
+        state = "remote" if not managed else "cold" if resident is None else str(resident.phase)
+        if shelf is not None and shelf.error and resident is None:
+            state = "unreachable"
+        return {
+            "provider": provider,
             "targets": [target.key for target in model.targets],
             "aliases": model.aliases,
             "state": state,
             "bytes": None if resident is None else resident.footprint,
             "context_length": model.context_length,
-            "pinned": any(residency.is_pinned(target) for target in managed),
-        },
+            "capabilities": (),
+            "price": None,
+            "pinned": any(self._residency.is_pinned(target) for target in managed),
+        }
+
+
+def _described(offer: Offer) -> dict[str, Any]:
+    """What the provider says, without what it does not say."""
+    said: dict[str, Any] = {
+        "context_length": offer.context_length,
+        "size_bytes": offer.size_bytes,
+        "family": offer.family,
+        "parameters": offer.parameters,
+        "quantization": offer.quantization,
+        "input_modalities": offer.input_modalities,
+        "output_modalities": offer.output_modalities,
+        "supported_parameters": offer.supported_parameters,
+        "description": offer.description,
     }
+    price = None if offer.price is None else as_wire(offer.price)
+    return {name: value for name, value in said.items() if value} | {"capabilities": offer.capabilities, "price": price}
 
 
-def model_routes(catalog: Catalog, residency: ResidencyManager) -> list[HTTPRouteHandler]:
+def model_routes(
+    catalog: Callable[[], Catalog], residency: ResidencyManager, listings: Listings
+) -> list[HTTPRouteHandler]:
     """The two reading routes."""
 
     @get("/v1/models")
     async def list_models() -> Mapping[str, Any]:
-        return {"object": "list", "data": [entry(model, residency) for model in catalog.models]}
+        now = catalog()
+        entries = Entries(now, residency, listings)
+        return {"object": "list", "data": [entries.entry(model) for model in now.models]}
 
     @get("/v1/models/{name:path}")
     async def get_model(name: FromPath[str]) -> Mapping[str, Any]:
-        return entry(resolve(catalog, name.removeprefix("/")), residency)
+        name = name.removeprefix("/")
+        try:
+            model = resolve(catalog(), name)
+        except UnknownModel:
+            await listings.look_again()
+            model = resolve(catalog(), name)
+        return Entries(catalog(), residency, listings).entry(model)
 
     return [list_models, get_model]

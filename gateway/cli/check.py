@@ -10,6 +10,8 @@ from config.load import ConfigError
 from config.schema import Config
 from gateway import assembly
 from providers.errors import ProviderError
+from providers.remote import Site
+from providers.warden import Warden
 
 from .refusals import BadConfiguration
 from .settings import configuration, with_config
@@ -27,13 +29,15 @@ def check(config_path: Path | None) -> None:
     config = configuration(config_path)
     try:
         models = assembly.models_of(config)
-        assembly.specs_of(config, models)
+        specs = assembly.specs_of(config, models)
         assembly.catalog_of(config, models, 0)
+        assembly.providers_of(config, specs, Warden(), Site(state_dir=config.server.state_dir))
     except (ConfigError, ProviderError) as error:
         raise BadConfiguration(str(error)) from None
     where = printable(str(config.path)) if config.path else "no configuration file, built-in defaults"
     found = "" if config.models else f" found in {printable(str(config.server.models_dir))}"
-    counts = f"{count_text(len(models), 'model')}{found}, {count_text(len(config.providers), 'provider')}"
+    written = len(config.providers.keys() - config.discovered)
+    counts = f"{count_text(len(models), 'model')}{found}, {count_text(written, 'provider')}"
     click.echo(f"ok: {where}: {counts}, budget {_budget_text(config)}")
 
 

@@ -27,7 +27,9 @@ COMMANDS: Mapping[str, Row] = {
     "unload": Row("operate", "Take a model out of memory."),
     "pin": Row("operate", "Keep a model from being evicted."),
     "unpin": Row("operate", "Let a model be evicted again."),
-    "pull": Row("pull", "Fetch a model's weights."),
+    "pull": Row("pull", "Fetch models, and print where each is."),
+    "rm": Row("remove", "Delete models from a provider's own disk."),
+    "doctor": Row("doctor", "Check this machine and every provider, and say what to do."),
 }
 
 
@@ -64,5 +66,6 @@ def roundhouse() -> None:
       roundhouse serve     serve it on http://127.0.0.1:8080/v1
       roundhouse ps        see what is in memory, from another terminal
 
-    Exit codes: 0 done · 1 the gateway said no or does not answer · 2 wrong usage or configuration · 130 interrupted.
+    Exit codes: 0 done · 1 the gateway said no or does not answer, or something is wrong · 2 wrong usage or configuration ·
+    130 interrupted.
     """

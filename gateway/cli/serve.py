@@ -74,7 +74,7 @@ def _hint(config: Config, parts: Gateway, address: str) -> str:
     """Two lines: where it is, and what to try."""
     # "all interfaces" is no address to connect to
     base = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:") + "/v1"
-    models = parts.catalog.models
+    models = parts.directory.catalog.models
     first = f"Roundhouse takes requests at {base} ({count_text(len(models), 'model')})"
     usable = [model for model in models if _is_there(config, parts, model)]
     if not usable:

@@ -14,7 +14,7 @@ from providers.errors import ProviderError, UpstreamBroke, UpstreamRefused
 
 from .client import Client
 from .headers import first, to_caller
-from .sse import is_event_stream
+from .sse import first_error, is_event_stream
 
 # An answer of this size or less is read whole before its first byte is handed on, so that an upstream breaking off in the
 # middle is a 502 and not a cut connection. Longer ones pass through piece by piece.
@@ -28,13 +28,23 @@ _STATUS_MAX = 599  # RFC 9110 §15
 SendUpstream = Callable[[Request], Awaitable[Response]]
 
 
-async def forward(send: SendUpstream, request: Request, client: Client, source: str) -> None:
+async def forward(
+    send: SendUpstream,
+    request: Request,
+    client: Client,
+    source: str,
+    judge: Callable[[Response], None] | None = None,
+) -> None:
     """Returns when the caller has the whole answer.
 
-    Raises: ProviderError; `client.committed` tells whether a byte of the answer had been handed on.
+    Args:
+        judge: sees the answer before any of it is handed on, and may raise.
+    Raises: what `judge` raises; ProviderError; `client.committed` tells whether a byte of the answer had been handed on.
     """
     response = await send(request)
     try:
+        if judge is not None:
+            judge(response)
         if response.status > _STATUS_MAX:
             raise UpstreamBroke(f"{source} answered with a status that is none: {response.status}", source=source)
         if is_event_stream(first(response.headers, b"content-type")) and response.status == 200:
@@ -53,6 +63,10 @@ async def _stream(response: Response, client: Client, source: str) -> None:
     opened = client.started
 
     async def begin(data: bytes) -> None:
+        refused = first_error(data)
+        if refused is not None:
+            status, body = refused
+            raise UpstreamRefused(f"{source} began with an error", source=source, status=status, body=body)
         await client.start_stream(to_caller(response.headers))
         await client.write(data)
 

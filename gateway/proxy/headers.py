@@ -8,6 +8,7 @@ Source: RFC 9110 §7.6.1 (hop-by-hop fields).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from email.utils import parsedate_to_datetime
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -78,6 +79,33 @@ def first(headers: Headers, name: bytes) -> bytes | None:
         if key == name:
             return value
     return None
+
+
+def retry_after_s(headers: Headers) -> float | None:
+    """How long an upstream asks to be left alone, None where it does not say so in a form we can read.
+
+    A date counts from the answer's own Date: the two clocks need not agree. Source: RFC 9110 §10.2.3; OpenAI's retry-after-ms.
+    """
+    said: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in (b"retry-after", b"retry-after-ms", b"date"):
+            said[name] = value.strip()
+    try:
+        if b"retry-after-ms" in said:
+            return _seconds(float(said[b"retry-after-ms"]) / 1000)
+        after = said.get(b"retry-after")
+        if after is None:
+            return None
+        if after[:1].isdigit():
+            return _seconds(float(after))
+        until, now = (parsedate_to_datetime(text.decode("latin-1")) for text in (after, said[b"date"]))
+        return _seconds((until - now).total_seconds())
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _seconds(number: float) -> float | None:
+    return number if 0 <= number < 1e9 else None
 
 
 def bearer(headers: Headers) -> str | None:

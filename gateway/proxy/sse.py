@@ -12,7 +12,12 @@ import msgspec
 KEEP_ALIVE = b": keep-alive\n\n"
 # Enough for the last event of a stream to be recognised: "data: [DONE]" with its line ends, or an upstream's own error.
 TAIL_BYTES = 512
-_ERROR = (b'data: {"error"', b'data:{"error"')
+_ERROR = (b'data: {"error"', b'data:{"error"', b'data: {"type":"error"', b'data: {"type": "error"')
+# OpenRouter's is an ordinary chunk with an `error`, which it ends with this reason; nobody else has that reason.
+_OPENROUTER_ERROR = re.compile(rb'"finish_reason": ?"error"')
+_MESSAGE_STOP = b'"message_stop"'  # Anthropic's streams end with this event and say no `[DONE]`
+_ERROR_MAX_BYTES = 64 << 10  # of a first event that is looked at for an error
+_STATUS = re.compile(r"[45][0-9]{2}")
 _DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
 _BOUNDARY = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
@@ -35,8 +40,9 @@ class Tail:
 
     @property
     def failed(self) -> bool:
-        """Whether the last event was an error of the upstream's own; only one that fits into the tail is recognised."""
-        return self._last_event().startswith(_ERROR)
+        """Whether the last event was an error of the upstream's own; of one longer than the tail only OpenRouter's is seen."""
+        last = self._last_event()
+        return last.startswith(_ERROR) or _OPENROUTER_ERROR.search(last) is not None
 
     def _last_event(self) -> bytes:
         end = self._end.rstrip(b"\r\n")
@@ -44,8 +50,32 @@ class Tail:
 
     @property
     def done(self) -> bool:
-        """Whether `[DONE]` was the last thing said."""
-        return _DONE.search(self._end, max(0, len(self._end) - 64)) is not None
+        """Whether the last thing said is that there is no more: `[DONE]`, or `message_stop`."""
+        return _DONE.search(self._end, max(0, len(self._end) - 64)) is not None or _MESSAGE_STOP in self._last_event()
+
+
+def first_error(data: bytes) -> tuple[int, bytes] | None:
+    """The status and body of the error that a stream begins with, None where it begins with something else.
+
+    An upstream that had sent its 200 before it failed can only say so in the stream (OpenRouter, vLLM); as long as nothing has
+    been handed on, that is an ordinary refusal. The status is the error's own `code`, 502 where it has none.
+    """
+    if b'"error"' not in data[:_ERROR_MAX_BYTES]:
+        return None
+    line = next((line for line in data[:_ERROR_MAX_BYTES].splitlines() if line.startswith(b"data:")), b"")
+    try:
+        said = msgspec.json.decode(line[5:], type=_First)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    if not said.error:
+        return None
+    code = str(said.error.get("code")) if isinstance(said.error, dict) else ""
+    status = int(code) if _STATUS.fullmatch(code) else 502
+    return status, msgspec.json.encode({"error": said.error})
+
+
+class _First(msgspec.Struct):
+    error: dict[str, object] | str | None = None
 
 
 def event(payload: object) -> bytes:

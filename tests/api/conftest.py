@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from typing import cast
 
 import pytest
 import pytest_asyncio
@@ -22,6 +23,16 @@ async def upstream() -> AsyncGenerator[FakeUpstream, None]:
         yield fake
 
 
+@pytest.fixture(autouse=True)
+def forgiven(request: pytest.FixtureRequest) -> None:
+    """What one test's upstream did wrong does not count in the next one."""
+    if "gateway" in request.fixturenames:
+        running = cast("Running", request.getfixturevalue("gateway"))
+        for upstream in running.parts.upstreams.values():
+            if upstream.guard is not None:
+                upstream.guard.health.forgive()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(
     upstream: FakeUpstream, dead_port: int, tmp_path_factory: pytest.TempPathFactory
@@ -37,12 +48,15 @@ async def gateway(
     kind = "openai"
     base_url = "{upstream.base_url}/v1"
     api_key = "{UPSTREAM_KEY}"
+    models = ["echo"]
     [providers.dead]
     kind = "openai"
     base_url = "http://127.0.0.1:{dead_port}"
+    models = ["x"]
     [providers.slow]
     kind = "openai"
     base_url = "{upstream.base_url}"
+    models = ["slow"]
     first_byte_s = {FIRST_BYTE_S}
     idle_s = {FIRST_BYTE_S}
     [models.echo]

@@ -12,10 +12,10 @@ import pytest
 from gateway.access.keys import Keys
 from gateway.api.data import DataRoutes
 from gateway.metering.metrics import Metrics
-from gateway.proxy.pipeline import Limits, Pipeline
+from gateway.proxy.pipeline import Pipeline, Upstream
 from gateway.proxy.sse import KEEP_ALIVE
 from gateway.routing.catalog import Catalog, Model, Target
-from providers.contract import Loader, Offer, Request, Response
+from providers.contract import Loader, Offer, Request, Response, Server
 from providers.errors import UpstreamUnreachable
 from tests.fakes.running import CHAT, chat
 from tests.residency.shell import World, on_virtual_time, turns
@@ -28,6 +28,10 @@ class Failing:
 
     name = kind = "up"
     loader: Loader | None = None
+    server: Server | None = None
+    routes: frozenset[bytes] | None = None
+    tagged = False
+    variants: frozenset[str] = frozenset()
 
     def __init__(self, after_s: float, after_turns: int) -> None:
         self._moment = asyncio.Event()
@@ -43,6 +47,10 @@ class Failing:
         raise UpstreamUnreachable("nobody is there", source="up")
 
     async def aclose(self) -> None: ...
+
+
+async def nothing() -> None:
+    """Nobody can be asked for a name that is not known."""
 
 
 async def exchange(routes: DataRoutes) -> list[bytes | int]:
@@ -86,9 +94,9 @@ def test_failure_in_the_moment_of_a_comment_is_told_once(after_turns: int) -> No
         world = World(names="")
         pipeline = Pipeline(
             lambda: Catalog([Model("m", (Target("up/m", "up", "m"),))]),
+            nothing,
             world.manager,
-            {"up": Failing(KEEPALIVE_S, after_turns)},
-            {"up": Limits(None, None)},
+            {"up": Upstream(Failing(KEEPALIVE_S, after_turns), None, None, None)},
             60.0,
         )
         metrics = Metrics(lambda: ())
@@ -118,9 +126,9 @@ def test_no_comment_comes_when_they_are_switched_off(keepalive_s: float) -> None
         world = World(names="")
         pipeline = Pipeline(
             lambda: Catalog([Model("m", (Target("up/m", "up", "m"),))]),
+            nothing,
             world.manager,
-            {"up": Failing(1000.0, 0)},
-            {"up": Limits(None, None)},
+            {"up": Upstream(Failing(1000.0, 0), None, None, None)},
             60.0,
         )
         routes = DataRoutes(pipeline, Keys((), ()), Metrics(lambda: ()), max_body_bytes=1000, keepalive_s=keepalive_s)

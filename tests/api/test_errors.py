@@ -18,7 +18,9 @@ EXPECTED: dict[type[Exception], tuple[int, bool]] = {
     ours.Unauthenticated: (401, True),
     ours.Forbidden: (403, True),
     ours.UnknownModel: (404, True),
+    ours.UnknownProvider: (404, True),
     ours.InvalidRequest: (400, True),
+    ours.RouteNotServed: (501, False),
     ours.MethodNotAllowed: (405, True),
     ours.BodyTooLarge: (413, True),
     ours.RateLimited: (429, True),
@@ -32,9 +34,13 @@ EXPECTED: dict[type[Exception], tuple[int, bool]] = {
     theirs.ProviderError: (502, True),
     theirs.UpstreamUnreachable: (502, True),
     theirs.UpstreamTimeout: (504, False),
+    theirs.UpstreamKeyRefused: (502, False),
+    theirs.UpstreamCoolingDown: (503, True),
+    theirs.UpstreamBusy: (503, True),
     theirs.UpstreamRefused: (502, False),
     theirs.UpstreamBroke: (502, True),
     theirs.LoadFailed: (503, False),
+    theirs.PullFailed: (502, False),
 }
 
 
@@ -42,6 +48,8 @@ def made(kind: type[Exception]) -> Exception:
     """One of them, with something that must not be told."""
     if issubclass(kind, theirs.UpstreamRefused):
         return kind("outer", source="up", status=500, body=b"inner secret")
+    if issubclass(kind, theirs.UpstreamCoolingDown | theirs.UpstreamBusy):
+        return kind("outer", source="up", detail="inner secret", retry_after_s=1.0)
     if issubclass(kind, theirs.ProviderError):
         return kind("outer", source="up", detail="inner secret")
     assert issubclass(kind, ours.GatewayError)

@@ -218,7 +218,7 @@ async def test_answer_comes_back_byte_for_byte(
     ("status", "fields"),
     [
         (400, {}),
-        (401, {}),
+        (403, {}),
         (404, {}),
         (422, {}),
         (429, {"retry-after": "7", "retry-after-ms": "7000", "x-should-retry": "true"}),
@@ -240,6 +240,21 @@ async def test_upstreams_own_error_passes_unchanged(
     for name in ("retry-after", "retry-after-ms", "x-should-retry"):
         assert answer.field(name) == fields.get(name)
     assert len(upstream.requests) == before + 1
+
+
+@STREAMED
+async def test_upstream_that_refuses_our_key_is_not_the_callers_401(
+    gateway: Running, upstream: FakeUpstream, *, stream: bool
+) -> None:
+    """The caller's own key was right; and what upstreams say of a refused key may show a part of it."""
+    body = b'{"error": {"message": "Incorrect API key provided: upst****5678", "code": "invalid_api_key"}}'
+    head = f"HTTP/1.1 401 Unauthorized\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    upstream.queue(head.encode() + body)
+    answer = await ask(gateway.port, "POST", CHAT, chat("echo", stream=stream))
+    assert (answer.status, answer.error["code"], answer.error["source"]) == (502, "upstream_key_refused", "up")
+    assert "providers.up.api_key" in answer.error["message"]
+    assert answer.field("x-should-retry") == "false"
+    assert b"5678" not in answer.body
 
 
 # ---------------------------------------------------------------- upstreams that fail

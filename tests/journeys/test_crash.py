@@ -41,8 +41,7 @@ async def test_an_engine_killed_mid_stream_is_told_and_reloaded(tmp_path: Path) 
             await caller.ask("POST", CHAT, chat("a", stream=True))
             await caller.head()
             stream = await caller.piece() + await caller.piece()
-            engine = gateway.parts.residency.engines["fake/a"]
-            os.kill(engine.pid, signal.SIGKILL)
+            os.kill(gateway.pid("fake/a"), signal.SIGKILL)
             stream += await caller.rest()
 
         assert b"[DONE]" not in stream

@@ -110,7 +110,7 @@ async def test_engine_killed_while_idle_is_loaded_anew_for_the_next_request(tmp_
     """Asked before anybody has noticed its death: nothing was sent to it, so the caller need not know."""
     async with running(tmp_path, TOML) as gateway:
         assert (await ask(gateway.port, "POST", CHAT, chat("dripping", max_tokens=1))).status == 200
-        os.kill(gateway.parts.residency.engines["rig/dripping"].pid, signal.SIGKILL)
+        os.kill(gateway.pid("rig/dripping"), signal.SIGKILL)
         answer = await ask(gateway.port, "POST", CHAT, chat("dripping", stream=stream, max_tokens=1))
         assert answer.status == 200
         assert b'"finish_reason": "stop"' in answer.body
@@ -126,7 +126,7 @@ async def test_request_that_loses_two_engines_is_told_so(tmp_path: Path, *, stre
         await caller.ask("POST", CHAT, chat("dripping", stream=stream))
         for loads in (1, 2):
             await gateway.until(lambda loads=loads: len(gateway.happened("loaded")) == loads and gateway.leases() == 1)
-            os.kill(gateway.parts.residency.engines["rig/dripping"].pid, signal.SIGKILL)
+            os.kill(gateway.pid("rig/dripping"), signal.SIGKILL)
             await gateway.until(lambda loads=loads: len(gateway.happened("died")) == loads)
         answer = await caller.answer()
         assert (answer.status, answer.error["code"]) == (502, "upstream_broke")

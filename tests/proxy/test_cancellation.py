@@ -216,7 +216,8 @@ async def test_leaving_frees_a_remote_upstream(tmp_path_factory: pytest.TempPath
         gate = asyncio.Event()
         if not stream:
             upstream.queue(gate)
-        toml = f'[providers.up]\nkind = "openai"\nbase_url = "{upstream.base_url}"\n[models.m]\ntargets = ["up/m"]\n'
+        toml = f'[providers.up]\nkind = "openai"\nbase_url = "{upstream.base_url}"\nmodels = ["m"]\n'
+        toml += '[models.m]\ntargets = ["up/m"]\n'
         async with running(tmp_path_factory.mktemp("remote"), toml) as gateway, Caller(gateway.port) as caller:
             await caller.ask("POST", CHAT, chat("m", stream=stream))
             await upstream.until(lambda: upstream.in_flight == 1)
