@@ -70,7 +70,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     read: Callable[[object], object]
     secret: bool = False  # neither the value nor a part of it may be shown
     withheld: bool = False  # a key of ours: the variables it was made of are kept from the engines
-    argv: bool = False  # a command line: one string is split as a shell would, and the engine's ${port} etc. stay
+    argv: bool = False  # a command line: one string is split as a shell would
+    filled: bool = False  # ${port} and its like stay: they are put in when the engine is started
 
 
 def _text(value: object) -> str:
@@ -318,13 +319,13 @@ _SIZE_WORDS = 'a size such as "16GiB", "500MB" or bytes'
 TEXT = Form(expected="a string", read=_text)
 PLAIN = Form(expected="a non-empty string", read=_plain)
 STRINGS = Form(expected="a list of strings", read=_strings)
-ARGV = Form(expected="a list of strings, or one string split as a shell does", read=_argv, argv=True)
+ARGV = Form(expected="a list of strings, or one string split as a shell does", read=_argv, argv=True, filled=True)
 FLAG = Form(expected="true or false", read=_flag)
 AUTO_FLAG = Form(expected='true, false or "auto"', read=lambda value: None if value == "auto" else _flag(value))
 DEVICE = Form(expected="'ram', 'gpu0', 'gpu1', …", read=_device)
 SECRET = Form(expected="a non-empty string", read=_secret, secret=True, withheld=True)
 SECRETS = Form(expected="a list of non-empty strings", read=_secrets, secret=True, withheld=True)
-ENVIRONMENT = Form(expected="a table of strings", read=_environment, secret=True)
+ENVIRONMENT = Form(expected="a table of strings", read=_environment, secret=True, filled=True)
 HEADERS = Form(expected="a table of strings", read=_headers, secret=True, withheld=True)
 PROXY = Form(expected='"auto", "none" or an http:// address', read=_proxy, secret=True, withheld=True)
 AMOUNT = Form(expected=_AMOUNT_WORDS, read=_amount)

@@ -23,6 +23,7 @@ from config.presets import candidates, is_loopback, key_from, preset_of, proxy_f
 from config.schema import (
     ENGINE_KINDS,
     LOCAL,
+    REMOTE_KINDS,
     Config,
     Memory,
     ModelConfig,
@@ -32,7 +33,7 @@ from config.schema import (
     split_target,
 )
 
-# Filled in by the provider when it starts an engine; in `command` and `args` they are not environment variables.
+# Filled in by the provider when it starts an engine; in `command`, `args` and `env` they are not environment variables.
 PLACEHOLDERS = frozenset({"port", "source", "alias", "context", "slots", "device_index"})
 # What describes an engine: two models may share one only if they agree on these.
 ENGINE_KEYS = ("source", "context", "slots", "device", "command", "args", "memory")
@@ -217,7 +218,7 @@ class _Reader:
         if not whole.endswith("}") or not _VARIABLE_NAME.fullmatch(name):
             got = "something else" if form.secret else _shown(whole)
             raise ConfigError(self._file, dotted(*key), "${NAME}, or $${ for a plain ${", got)
-        if form.argv and name in PLACEHOLDERS:
+        if form.filled and name in PLACEHOLDERS:
             return whole
         if name not in self._environ:
             raise ConfigError(
@@ -342,6 +343,9 @@ class _Finish:
             if provider.preset and provider.kind != "openai":
                 wanted = "no preset, or kind openai"
                 raise ConfigError(self._file, dotted("providers", name, "preset"), wanted, _shown(provider.preset))
+            if provider.command and provider.kind in REMOTE_KINDS:
+                wanted = f"no command: kind {provider.kind} starts nothing (kind process does)"
+                raise ConfigError(self._file, dotted("providers", name, "command"), wanted, "one")
             if provider.kind not in ENGINE_KINDS and not provider.base_url:
                 wanted = f"the upstream's http:// or https:// address, or a preset (kind {provider.kind} needs one)"
                 raise ConfigError(self._file, dotted("providers", name, "base_url"), wanted, "nothing")
@@ -433,8 +437,9 @@ class _Finish:
             raise ConfigError(
                 self._file, key, "the engine's command line (kind process has none of its own)", "nothing"
             )
-        if not any("${port}" in part for part in (*command, *provider.args, *model.args)):
-            wanted = "${port} in command or args: the engine must listen where we look for it"
+        env = (secret.reveal() for secret in provider.env.values())
+        if not any("${port}" in part for part in (*command, *provider.args, *model.args, *env)):
+            wanted = "${port} in command, args or env: the engine must listen where we look for it"
             raise ConfigError(self._file, key, wanted, "a command without it")
 
 

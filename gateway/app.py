@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from gateway.api.admin import admin_routes
 from gateway.api.data import DataRoutes
 from gateway.api.edge import App, Edge
 from gateway.api.errors import tell, tell_http
-from gateway.api.health import count_happenings, health_routes, residency_gauges
+from gateway.api.health import count_happenings, health_routes, provider_series, residency_gauges
 from gateway.api.models import model_routes
 from gateway.api.providers import provider_routes
 from gateway.metering.metrics import Metrics
@@ -73,6 +73,7 @@ class _Parts(msgspec.Struct, frozen=True):
     residency: ResidencyManager
     listings: Listings
     upstreams: Mapping[str, Upstream]
+    hosted: Mapping[str, Callable[[], object]]  # provider → how the server that we started for it stands
     metrics: Metrics
     tracing: Tracing | None
 
@@ -86,6 +87,8 @@ async def gateway(config: Config) -> AsyncGenerator[Gateway, None]:
     loop = asyncio.get_running_loop()
     models = await asyncio.to_thread(assembly.models_of, config)
     warden = Warden()
+    hosted = assembly.hosted_of(config, warden, loop.time, random.random)
+    config = assembly.with_addresses(config, hosted)
     measurer = Measurer()
     footprints = Footprints(config.server.state_dir / "footprints.json")
     await footprints.open()
@@ -104,8 +107,6 @@ async def gateway(config: Config) -> AsyncGenerator[Gateway, None]:
         min_residency_s=config.residency.min_residency_s,
         clock=loop.time,
     )
-    metrics = Metrics(partial(residency_gauges, residency))
-    residency.journal.listeners += [partial(count_happenings, metrics), _log_happening]
     health = assembly.health_of(providers, loop.time)
     listings = Listings(
         assembly.shelves_of(config, providers),
@@ -120,17 +121,22 @@ async def gateway(config: Config) -> AsyncGenerator[Gateway, None]:
     sampler = Sampler(residency, config.memory, loop.time, watch.roots, own_memory)
     tracing = from_environment(os.environ)
     upstreams = assembly.upstreams_of(config, providers, health, loop.time, random.random)
-    app = _application(_Parts(config, directory, residency, listings, upstreams, metrics, tracing))
+    metrics = Metrics(
+        lambda: (*residency_gauges(residency), *provider_series(listings, upstreams, loop.time)),
+    )
+    residency.journal.listeners += [partial(count_happenings, metrics), _log_happening]
+    views = {name: server.view for name, server in hosted.items()}
+    app = _application(_Parts(config, directory, residency, listings, upstreams, views, metrics, tracing))
+    serving = [asyncio.create_task(server.run(), name=f"host {name}") for name, server in hosted.items()]
     work = (sampler.run(), listings.run(), watch.run(), preload(config, providers, listings, residency))
     background = [asyncio.create_task(each, name=each.__qualname__) for each in work]
     try:
         await listings.settle(FIRST_LOOK_S, [name for name, shelf in listings.shelves.items() if shelf.near])
         yield Gateway(app, directory, residency, listings, watch, upstreams, metrics, sampler)
     finally:
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        await _end(background)
         await residency.aclose(DRAIN_S)
+        await _end(serving)  # not before what is in their memory has been unloaded
         for provider in providers.values():
             await provider.aclose()
         await warden.aclose()
@@ -138,6 +144,12 @@ async def gateway(config: Config) -> AsyncGenerator[Gateway, None]:
         await measurer.aclose()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _application(parts: _Parts) -> App:
@@ -161,7 +173,7 @@ def _application(parts: _Parts) -> App:
             *_data_handlers(data),
             *model_routes(catalog, residency, parts.listings),
             *admin_routes(catalog, residency, config.residency.patience_s),
-            *provider_routes(parts.listings, parts.upstreams, asyncio.get_running_loop().time),
+            *provider_routes(parts.listings, parts.upstreams, parts.hosted, asyncio.get_running_loop().time),
             *health_routes(residency, parts.metrics),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _error},

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from msgspec.structs import replace
+
 from config.load import ConfigError
 from config.presets import is_loopback
 from config.schema import ENGINE_KINDS, LOCAL, SERVER_KINDS, Config, ModelConfig, ProviderConfig, split_target
@@ -24,6 +26,7 @@ from gateway.routing.listings import FAR_EVERY_S, NEAR_EVERY_S, Shelf
 from providers import ENGINES, REMOTES
 from providers.contract import EngineSpec, Offer, Provider, Server
 from providers.fetch import EMBEDDED, source_path
+from providers.hosted import HostedServer
 from providers.ollama_names import canonical
 from providers.remote import Site
 from providers.warden import Warden
@@ -93,6 +96,30 @@ def _spec(config: Config, target: str, name: str, model: ModelConfig, provider: 
         load_timeout_s=limits.load_timeout_s if model.load_timeout_s is None else model.load_timeout_s,
         stop_timeout_s=limits.stop_timeout_s,
     )
+
+
+def hosted_of(
+    config: Config, warden: Warden, clock: Callable[[], float], jitter: Callable[[], float]
+) -> Mapping[str, HostedServer]:
+    """The servers that we start ourselves. Raises: ConfigError: a command, its placeholders or the address cannot be used."""
+    hosted: dict[str, HostedServer] = {}
+    for name, provider in config.providers.items():
+        if provider.kind in SERVER_KINDS and provider.command:
+            try:
+                hosted[name] = HostedServer(name, provider, warden, config.secret_env, clock=clock, jitter=jitter)
+            except ValueError as error:
+                where = config.path or Path("(no configuration file)")
+                raise ConfigError(where, f"providers.{name}.command", "what can be started", str(error)) from None
+    return hosted
+
+
+def with_addresses(config: Config, hosted: Mapping[str, HostedServer]) -> Config:
+    """With the addresses at which the servers listen that we start ourselves."""
+    providers = {
+        name: replace(provider, base_url=hosted[name].base_url) if name in hosted else provider
+        for name, provider in config.providers.items()
+    }
+    return replace(config, providers=providers)
 
 
 def providers_of(
@@ -175,7 +202,7 @@ def shelves_of(config: Config, providers: Mapping[str, Provider]) -> Mapping[str
         every_s = (NEAR_EVERY_S if near else FAR_EVERY_S) if provider.refresh_s is None else provider.refresh_s
         written = provider.kind in ("openai", "anthropic") and bool(provider.models)
         offers = [Offer(name=model) for model in provider.models] if written else []
-        shelves[name] = Shelf(providers[name], every_s, near, name in config.discovered, written, offers)
+        shelves[name] = Shelf(providers[name], every_s, near, near and name in config.discovered, written, offers)
     return shelves
 
 

@@ -21,7 +21,7 @@ from gateway.proxy.headers import bearer, first
 from gateway.proxy.peek import peek
 from gateway.proxy.pipeline import Call, Pipeline
 
-from .errors import in_stream, tell
+from .errors import Form, form_of, in_stream, tell
 
 log = logging.getLogger("roundhouse.requests")
 
@@ -65,7 +65,7 @@ class DataRoutes:
                 raise
             cast("asyncio.Task[None]", asyncio.current_task()).uncancel()
         except Exception as error:  # noqa: BLE001 - named boundary: the last handler of the data routes; `tell` knows ours
-            await self._tell(error, client, receive)
+            await self._tell(error, client, receive, form_of(scope["path"]))
         finally:
             client.unwatch()
             metrics.in_flight -= 1
@@ -116,10 +116,10 @@ class DataRoutes:
                 return b"".join((*pieces, piece)) if pieces else piece
             pieces.append(piece)
 
-    async def _tell(self, error: Exception, client: Client, receive: Receive) -> None:
+    async def _tell(self, error: Exception, client: Client, receive: Receive, form: Form) -> None:
         """Three cases: 1 nothing was said yet, 2 a stream has begun, 3 a plain answer was broken off: cut the connection."""
         await client.hush()
-        told = tell(error)
+        told = tell(error, form)
         if told.status >= 500:
             # of an error that is not ours the caller learns nothing, so the log must hold all
             detail = getattr(error, "detail", "") or str(error)
@@ -130,7 +130,7 @@ class DataRoutes:
             await client.answer(told.status, told.headers, told.body())
         elif client.streaming and not client.ended:
             if not client.failed:
-                await client.end(in_stream(error, between_events=client.between_events))
+                await client.end(in_stream(error, between_events=client.between_events, form=form))
             else:
                 await client.end()
         elif not client.ended:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from enum import Enum
 
 import msgspec
 
@@ -61,6 +62,18 @@ TABLE: Mapping[type[Exception], Row] = {
 _UNFORESEEN = Row(500, "server_error")
 
 
+class Form(Enum):
+    """Whose envelope the caller's client reads. Anthropic's is OpenAI's with a `type` beside the error."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+def form_of(path: str) -> Form:
+    """By the route."""
+    return Form.ANTHROPIC if path.startswith("/v1/messages") else Form.OPENAI
+
+
 class Told(msgspec.Struct, frozen=True):
     """An error ready to be sent."""
 
@@ -76,7 +89,7 @@ def row_of(error: Exception) -> Row:
     return next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), _UNFORESEEN)
 
 
-def tell(error: Exception) -> Told:
+def tell(error: Exception, form: Form = Form.OPENAI) -> Told:
     """Status, header fields and envelope for any exception; of one that is not ours only that it happened is told."""
     row = row_of(error)
     fields: dict[str, object] = {"message": "Internal error; the log has the details", "type": row.type}
@@ -99,12 +112,14 @@ def tell(error: Exception) -> Told:
         headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(error, theirs.UpstreamRefused) and (said := _own_words(error.body)) is not None:
         return Told(error.status, headers, said)
-    return Told(row.status, headers, {"error": fields})
+    return Told(row.status, headers, ({"type": "error"} if form is Form.ANTHROPIC else {}) | {"error": fields})
 
 
-def in_stream(error: Exception, *, between_events: bool) -> bytes:
+def in_stream(error: Exception, *, between_events: bool, form: Form = Form.OPENAI) -> bytes:
     """The same as an event, for a stream that has begun. An upstream's own error object is passed on as it said it."""
-    return (b"" if between_events else b"\n\n") + event(tell(error).envelope)
+    told = tell(error, form)
+    name = b"event: error\n" if form is Form.ANTHROPIC else b""
+    return (b"" if between_events else b"\n\n") + name + event(told.envelope)
 
 
 def _own_words(body: bytes) -> Mapping[str, object] | None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from litestar import Response, get, head
 from litestar.handlers import HTTPRouteHandler
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway import __version__
 from gateway.metering.metrics import Metrics
+from gateway.proxy.pipeline import Upstream
 from gateway.residency.journal import Happening
 from gateway.residency.manager import ResidencyManager
+from gateway.routing.listings import Listings
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -62,6 +64,32 @@ def count_happenings(metrics: Metrics, happening: Happening) -> None:
             metrics.queue_wait_s.add(happening.seconds or 0.0)
         case _:
             pass
+
+
+def provider_series(
+    listings: Listings, upstreams: Mapping[str, Upstream], clock: Callable[[], float]
+) -> Iterable[Metric]:
+    """Every provider that is spoken to over an address: whether it is up, what it offers, how its requests went."""
+    up = GaugeMetricFamily("roundhouse_provider_up", "1: sent to; 0: down.", labels=("provider",))
+    models = GaugeMetricFamily("roundhouse_provider_models", "What its catalogue lists.", labels=("provider",))
+    waiting = GaugeMetricFamily(
+        "roundhouse_provider_waiting", "For a place under max_concurrent.", labels=("provider",)
+    )
+    outcomes = CounterMetricFamily(
+        "roundhouse_provider_requests", "By how they ended; `all` began.", labels=("provider", "outcome")
+    )
+    for name, shelf in listings.shelves.items():
+        guard = upstreams[name].guard
+        if guard is None or not shelf.shown:
+            continue
+        view = guard.health.view(clock())
+        up.add_metric((name,), 0 if view.state == "down" else 1)
+        models.add_metric((name,), len(shelf.offers))
+        waiting.add_metric((name,), guard.waiting)
+        outcomes.add_metric((name, "all"), view.requests)
+        outcomes.add_metric((name, "refused"), view.refused)
+        outcomes.add_metric((name, "failed"), view.failures)
+    yield from (up, models, waiting, outcomes)
 
 
 def residency_gauges(residency: ResidencyManager) -> Iterable[Metric]:

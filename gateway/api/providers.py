@@ -39,8 +39,15 @@ class Filtered(Protocol):
 class Providers:
     """What the routes below do."""
 
-    def __init__(self, listings: Listings, upstreams: Mapping[str, Upstream], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        listings: Listings,
+        upstreams: Mapping[str, Upstream],
+        hosted: Mapping[str, Callable[[], object]],
+        clock: Callable[[], float],
+    ) -> None:
         self._listings = listings
+        self._hosted = hosted
         self._upstreams = upstreams
         self._clock = clock
 
@@ -79,6 +86,7 @@ class Providers:
             "health": guard.health.view(now_s),
             "waiting": guard.waiting,
             "filter": _settings(shelf.provider),
+            "hosted": self._hosted[name]() if name in self._hosted else None,
         }
 
     async def detail(self, name: str) -> dict[str, Any]:
@@ -230,10 +238,13 @@ def _text(raw: bytes) -> str:
 
 
 def provider_routes(
-    listings: Listings, upstreams: Mapping[str, Upstream], clock: Callable[[], float]
+    listings: Listings,
+    upstreams: Mapping[str, Upstream],
+    hosted: Mapping[str, Callable[[], object]],
+    clock: Callable[[], float],
 ) -> list[HTTPRouteHandler]:
     """All of them need an admin's key where keys are configured."""
-    providers = Providers(listings, upstreams, clock)
+    providers = Providers(listings, upstreams, hosted, clock)
 
     @get("/admin/providers", sync_to_thread=False)
     def read_providers() -> Mapping[str, Any]:

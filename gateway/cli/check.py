@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from pathlib import Path
 
 import click
@@ -31,7 +33,9 @@ def check(config_path: Path | None) -> None:
         models = assembly.models_of(config)
         specs = assembly.specs_of(config, models)
         assembly.catalog_of(config, models, 0)
-        assembly.providers_of(config, specs, Warden(), Site(state_dir=config.server.state_dir))
+        warden = Warden()
+        config = assembly.with_addresses(config, assembly.hosted_of(config, warden, time.monotonic, random.random))
+        assembly.providers_of(config, specs, warden, Site(state_dir=config.server.state_dir))
     except (ConfigError, ProviderError) as error:
         raise BadConfiguration(str(error)) from None
     where = printable(str(config.path)) if config.path else "no configuration file, built-in defaults"

@@ -114,7 +114,8 @@ class Residency(Views):
                 self._state.budget = dict(event.budget_bytes)
                 self._settle(now_s, out)
             case Pin():
-                self._state.known[event.target].pinned = event.pinned
+                known = self._state.known[event.target]
+                known.keep(pinned=event.pinned, evictable=known.evictable)
                 self._settle(now_s, out)
             case Unload():
                 self._unload(event.target, now_s, out)
@@ -132,7 +133,8 @@ class Residency(Views):
             self._state.known[event.target] = Known(event)
         else:
             known.footprint, known.source, known.idle_s = event.footprint, event.source, event.idle_s
-            kept, known.evictable = known.keeps_room, event.evictable
+            kept = known.keeps_room
+            known.keep(pinned=known.pinned, evictable=event.evictable)
             if event.target in self._state.waiting or kept is not known.keeps_room:
                 self._settle(now_s, out)
 
@@ -459,16 +461,18 @@ class Residency(Views):
         A busy resident counts as if its lease ended now, so that whoever ticks need not ask again at each release.
         """
         due: list[float] = []
+        waiting = bool(self._state.waiting)
         while self._deadlines and self._deadlines[0][1] not in self._state.tickets:
             heapq.heappop(self._deadlines)
         if self._deadlines:
             due.append(self._deadlines[0][0])
         for resident in self._state.residents.values():
+            if resident.phase is not Phase.READY:
+                continue
             expiry_s = self._state.idle_expiry_s(resident)
             if expiry_s is not None:
                 due.append(self._busy_expiry_s(resident, now_s) if resident.leases else expiry_s)
-            matters = self._state.waiting or (self._tight and resident.why is Why.FOUND)
-            if matters and resident.phase is Phase.READY:
+            if waiting or (self._tight and resident.why is Why.FOUND):
                 protected_until_s = self._state.protected_until_s(resident)
                 if protected_until_s > self._settled_s:  # still so if it has ended since: that has not been acted upon
                     due.append(protected_until_s)

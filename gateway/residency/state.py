@@ -27,6 +27,7 @@ class Known:
         "failures",
         "footprint",
         "idle_s",
+        "keeps_room",
         "pinned",
         "reason",
         "retry_at_s",
@@ -38,8 +39,7 @@ class Known:
         self.footprint: Footprint = event.footprint
         self.source = event.source
         self.idle_s = event.idle_s
-        self.pinned = event.pinned
-        self.evictable = event.evictable
+        self.keep(pinned=event.pinned, evictable=event.evictable)
         self.epoch = 0
         self.failures = 0  # failed loads in a row; above 0 it is on probation
         self.deaths = 0  # deaths in a row, each soon after its load
@@ -47,10 +47,10 @@ class Known:
         self.reason = ""
         self.victims: tuple[str, ...] = ()  # who left for the load that is waited for or under way
 
-    @property
-    def keeps_room(self) -> bool:
-        """Once in memory, it is not asked to leave for anybody."""
-        return self.pinned or not self.evictable
+    def keep(self, *, pinned: bool, evictable: bool) -> None:
+        """Whether, once in memory, it is asked to leave for somebody else."""
+        self.pinned, self.evictable = pinned, evictable
+        self.keeps_room = pinned or not evictable  # kept, not worked out each time: it is asked for at every step
 
     def forgive(self) -> None:
         self.failures = self.deaths = 0
@@ -197,7 +197,7 @@ class State:
         for resident in self.residents.values():
             if resident.phase is not Phase.READY or (idle and resident.leases) or known[resident.target].keeps_room:
                 continue
-            protected = resident.why is Why.FOUND or not shrinking
+            protected = not shrinking or resident.why is Why.FOUND
             if not protected or self.protected_until_s(resident) <= now_s:
                 yield Candidate(resident.target, resident.footprint, resident.leases, resident.last_used_s)
 

@@ -37,7 +37,7 @@ class Shelf(msgspec.Struct):
     provider: Provider
     every_s: float
     near: bool
-    discovered: bool  # nobody wrote it down: not shown until it has answered
+    discovered: bool  # nobody asked for it by name or by key: not shown until it has answered
     written: bool  # the operator has written its models down: nobody is asked, so nothing is learned of its health
     offers: Sequence[Offer] = ()
     asked: int = 0
@@ -144,7 +144,9 @@ class Listings:
             self._failed(name, shelf, f"{name}: its catalogue could not be read ({type(error).__name__})")
         else:
             shelf.seconds = self._clock() - started_s
-            if shelf.error:
+            if shelf.answered == 0 and shelf.discovered:
+                log.info("found %s: %d models", name, len(offers))
+            elif shelf.error:
                 log.info("%s answers again: %d models", name, len(offers))
             shelf.failures, shelf.error = 0, ""
             shelf.answered += 1

@@ -225,3 +225,16 @@ async def test_wanted_models_are_fetched_at_the_start(tmp_path: Path) -> None:
         await gateway.until(lambda: "new:1b" in upstream.models)
         await gateway.until(lambda: len(gateway.parts.listings.shelves["box"].offers) == 2)
         assert [r.json()["model"] for r in upstream.requests if r.path == "/api/pull"] == ["new:1b"]
+
+
+async def test_metrics_tell_of_every_provider(tmp_path: Path, dead_port: int) -> None:
+    """Who is up, what it offers, how its requests ended."""
+    more = f'[providers.dead]\nkind = "openai"\nbase_url = "http://127.0.0.1:{dead_port}"'
+    async with market(tmp_path, more) as (gateway, _):
+        await gateway.until(lambda: bool(gateway.parts.listings.shelves["dead"].error))
+        assert (await ask(gateway.port, "POST", CHAT, chat("lab/paid"))).status == 200
+        text = (await ask(gateway.port, "GET", "/metrics")).body.decode()
+        assert 'roundhouse_provider_up{provider="market"} 1.0' in text
+        assert 'roundhouse_provider_up{provider="dead"} 0.0' in text
+        assert 'roundhouse_provider_models{provider="market"} 2.0' in text
+        assert 'roundhouse_provider_requests_total{outcome="all",provider="market"} 1.0' in text

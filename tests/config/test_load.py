@@ -360,11 +360,11 @@ def test_folders_come_from_file_then_variable_then_xdg_when_loaded(tmp_path: Pat
         ),
         (
             "[providers.p]\nkind='process'\ncommand='run'\n[models.a]\ntargets=['p/a']",
-            "providers.p.command: expected ${port} in command or args",
+            "providers.p.command: expected ${port} in command, args or env",
         ),
         (
             "[providers.p]\nkind='process'\ncommand='run ${port}'\n[models.a]\ntargets=['p/a']\ncommand='mine'",
-            "models.a.command: expected ${port} in command or args",
+            "models.a.command: expected ${port} in command, args or env",
         ),
     ],
 )

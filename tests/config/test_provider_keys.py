@@ -149,3 +149,16 @@ def test_file_of_certificates_lies_beside_the_configuration(tmp_path: Path) -> N
     """A relative path begins where the file is."""
     toml = '[providers.x]\nkind = "openai"\nbase_url = "https://x"\nca_file = "ours.pem"'
     assert read(tmp_path, toml).providers["x"].ca_file == str(tmp_path / "ours.pem")
+
+
+def test_port_stays_in_the_environment_of_a_server(tmp_path: Path) -> None:
+    """It is put in when the server is started, as in its command."""
+    toml = '[providers.x]\nkind = "ollama"\ncommand = "ollama serve"\nenv = { OLLAMA_HOST = "127.0.0.1:${port}" }'
+    assert read(tmp_path, toml).providers["x"].env == {"OLLAMA_HOST": Secret("127.0.0.1:${port}")}
+
+
+@pytest.mark.parametrize("kind", ["openai", "openrouter", "anthropic"])
+def test_command_is_refused_where_nothing_is_started(tmp_path: Path, kind: str) -> None:
+    """It would be silently without effect."""
+    with pytest.raises(ConfigError, match=rf"command: expected no command: kind {kind} starts nothing"):
+        read(tmp_path, f'[providers.x]\nkind = "{kind}"\nbase_url = "http://x"\ncommand = "x"')

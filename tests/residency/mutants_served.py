@@ -83,7 +83,7 @@ SERVED_MUTANTS: Sequence[Mutant] = (
         "what_was_found_is_its_own_victim",
         "another program loads a model, and we unload it in the same second, again and again",
         "state",
-        "protected = resident.why is Why.FOUND or not shrinking",
+        "protected = not shrinking or resident.why is Why.FOUND",
         "protected = not shrinking",
     ),
     Mutant(
@@ -97,15 +97,15 @@ SERVED_MUTANTS: Sequence[Mutant] = (
         "no_alarm_for_what_was_found",
         "its protection is over, more is committed than there is, and nothing happens",
         "core",
-        "matters = self._state.waiting or (self._tight and resident.why is Why.FOUND)",
-        "matters = self._state.waiting",
+        "if waiting or (self._tight and resident.why is Why.FOUND):",
+        "if waiting:",
     ),
     Mutant(
         "what_cannot_be_unloaded_is_a_victim",
         "the head waits for the stop of a model that no stop can reach",
         "state",
-        "return self.pinned or not self.evictable",
-        "return self.pinned",
+        "self.keeps_room = pinned or not evictable",
+        "self.keeps_room = pinned",
     ),
     Mutant(
         "what_cannot_be_unloaded_is_no_obstacle",
