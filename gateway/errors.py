@@ -16,7 +16,7 @@
         WaitTimedOut          residency.patience_s passed before there was room
         ShuttingDown          the gateway takes nobody in any more
         LargerThanBudget      could not fit even into empty memory
-        NoRoomBesidePins      could not fit beside the pinned models
+        NoRoomBesidePins      could not fit beside models that are pinned or cannot be unloaded
         LoadStopped           an admin unloaded the model while it was loading
 
 Imports nothing and knows no HTTP: `api/errors.py` holds the one table error → status. `code` is stable and snake_case.
@@ -147,7 +147,7 @@ class LargerThanBudget(CapacityError):
 
 
 class NoRoomBesidePins(CapacityError):
-    """Could not fit beside the pinned models."""
+    """Could not fit beside models that are pinned, or that live in a server which cannot unload them."""
 
     code = "no_room_beside_pins"
 

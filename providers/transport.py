@@ -26,11 +26,14 @@ from providers.transport_proxy import Forwarded, Proxy, ProxyFailed
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Fields this client sets itself, or that are between two hops only (RFC 9110, 7.6.1): taking a caller's
-# Content-Length or Transfer-Encoding along would let it smuggle a second request.
+# Content-Length or Transfer-Encoding along would let it smuggle a second request. And what would tell the upstream who the caller
+# is: only the endpoint's own key goes there, also where it has none.
 _OWN_FIELDS = frozenset(
     (
+        b"authorization",
         b"connection",
         b"content-length",
+        b"cookie",
         b"expect",  # the body goes out with the head, so there is nothing to wait for
         b"host",
         b"keep-alive",
@@ -40,6 +43,7 @@ _OWN_FIELDS = frozenset(
         b"trailer",
         b"transfer-encoding",
         b"upgrade",
+        b"x-api-key",
     )
 )
 _CLOSE_LIMIT_S = 5.0  # aborted sockets close within one turn of the loop; a limit on everything

@@ -403,20 +403,19 @@ class ResidencyManager:
         """Its server has it in memory, whoever loaded it. `epoch`: as noted before the server was asked."""
         managed = self.managed[target]
         assert managed.server is not None
-        adopted = target not in self.engines
-        if adopted:
-            self.engines[target] = managed.server.adopt(managed.spec)
-            self._departures[target] = asyncio.Event()
+        if self.closing or not self._core.knows(target) or self._core.standing(target)[1] != epoch:
+            return  # what the core would not heed either
         if held.exact and held.footprint:
             self.footprints.learn(managed.key, held.footprint, self._estimates.get(target))
-        self._feed(events.Seen(target, epoch, held.footprint, used))
-        if adopted and not self._core.is_ready(target):
-            self._forget_engine(target)
-        elif adopted:
+        if target not in self.engines:
+            # before the core hears of it: it may grant it, drain it and have it stopped in the same breath
+            self.engines[target] = managed.server.adopt(managed.spec)
+            self._departures[target] = asyncio.Event()
             self._found.add(target)
-            self._rest.clear()
             self._failures.pop(target, None)
+            self._rest.clear()
             self.journal.note("found", target, epoch + 1, footprint=held.footprint)
+        self._feed(events.Seen(target, epoch, held.footprint, used))
 
     def vanished(self, target: str, epoch: int) -> None:
         """Its server no longer has it in memory, and we did not ask for that. `epoch`: as noted before the server was asked."""

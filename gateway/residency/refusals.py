@@ -29,7 +29,7 @@ _ADVICE: Mapping[Refusal, str] = {
     Refusal.QUEUE_FULL: "try again later, or raise residency.queue_max",
     Refusal.WAIT_TIMED_OUT: "try again later, or raise residency.patience_s",
     Refusal.LARGER_THAN_BUDGET: "use a smaller model or context, or raise the memory budget",
-    Refusal.NO_ROOM_BESIDE_PINS: "unpin a model, or raise the memory budget",
+    Refusal.NO_ROOM_BESIDE_PINS: "unpin or unload a model, or raise the memory budget",
     Refusal.UNLOADED: "ask again to load it anew",
     Refusal.SHUTTING_DOWN: "try again when it is back",
 }

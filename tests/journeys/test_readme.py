@@ -50,7 +50,7 @@ def test_the_configuration_it_shows_is_accepted(tmp_path: Path) -> None:
     """Every key of it, with its variable set."""
     path = tmp_path / "roundhouse.toml"
     path.write_text(block("toml"), encoding="utf-8")
-    config = load(path, {"HOME": str(tmp_path), "CLOUD_API_KEY": "k"})
+    config = load(path, {"HOME": str(tmp_path), "CLOUD_API_KEY": "k", "OPENROUTER_API_KEY": "k"})
 
     assert list(config.models) == ["coder", "embeddings", "big"]
     assert config.models["coder"].pinned

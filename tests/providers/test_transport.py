@@ -272,3 +272,18 @@ async def test_repr_and_errors_show_no_secret_when_printed() -> None:
         with pytest.raises(ProviderError) as caught:
             await fetch(it.endpoint)
         assert "s3cret" not in f"{caught.value} {caught.value.detail}"
+
+
+async def test_callers_keys_are_not_sent_whatever_the_request_holds() -> None:
+    """The endpoint's own key is; a caller's never, also where the endpoint has none."""
+    fields = [(b"authorization", b"Bearer callers"), (b"x-api-key", b"callers"), (b"cookie", b"callers=1")]
+    async with FakeUpstream() as upstream:
+        for own in ((), ((b"x-api-key", b"ours"),)):
+            endpoint = Endpoint(upstream.base_url, source="up", headers=own)
+            response = await endpoint.send(Request(method=b"GET", path=b"/v1/models", headers=fields, body=b""))
+            await response.read(1000)
+            response.close()
+            await endpoint.aclose()
+            seen = upstream.requests[-1]
+            assert (seen.header("authorization"), seen.header("cookie")) == (None, None)
+            assert seen.header("x-api-key") == (own[0][1].decode() if own else None)

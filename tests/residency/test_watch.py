@@ -419,3 +419,25 @@ def test_its_processes_are_ours_to_count() -> None:
         await town.until(lambda: set(town.watch.roots()) == {4711})
 
     in_town(story)
+
+
+def test_model_found_by_its_waiters_is_stopped_after_them() -> None:
+    """Adopted, granted and drained in one breath, since the head of the queue needs its room: it is not lost, and is unloaded."""
+
+    async def story(town: Town) -> None:
+        busy = asyncio.ensure_future(town.use("a", hold_s=30.0))
+        await asyncio.sleep(1.0)
+        head = asyncio.ensure_future(town.use("b"))
+        behind = asyncio.ensure_future(town.use("c", hold_s=5.0))
+        await asyncio.sleep(0.1)
+        assert len(town.manager.waiting()) == 2
+        town.server.memory["c"] = 5
+        await behind
+        await asyncio.sleep(1.0)
+        assert "c" in town.server.stops
+        assert "c" not in town.server.memory
+        await busy
+        await head
+        assert town.phases() == {"b": "ready"}
+
+    in_town(story, budget=10)
