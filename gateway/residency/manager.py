@@ -22,18 +22,12 @@ from .journal import Journal
 from .lease import Lease, Managed
 from .memory import DeviceBudget, Measurer
 from .refusals import refusal_error
+from .stopping import stop_engine
 
 log = logging.getLogger("roundhouse.residency")
 
-# After a stop, how long the next start waits at most for the memory to be seen free. Ollama allows 5 s for the same wait and
-# notes 0.5–1.5 s as typical for GPU drivers.
-MEMORY_BACK_S = 5.0
-# RAM is given back before a process's end is told, so not seeing it means that somebody else took it: no reason to wait long.
-RAM_BACK_S = 0.25
 # A refused connection and the news of the process's death are two events of the same moment; which comes first is chance.
 DEATH_NOTICE_S = 1.0
-# What a stop may take beyond the engine's own limit before we give up waiting for it: TERM, KILL and a sweep of /proc.
-STOP_GRACE_S = 10.0
 
 
 class ResidencyManager:
@@ -78,6 +72,9 @@ class ResidencyManager:
         self._alarm: asyncio.TimerHandle | None = None
         self._departures: dict[str, asyncio.Event] = {}  # of the engines that are up: set when they leave
         self._found: set[str] = set()  # of those, what somebody else has loaded
+        self._given_up: set[str] = (
+            set()
+        )  # loads in servers that we no longer wait for, and that may come up all the same
         self._rest = asyncio.Event()
         self._rest.set()
 
@@ -259,6 +256,7 @@ class ResidencyManager:
         self.journal.note("unload_started", decision.target, decision.epoch, why=decision.why)
         load = self._loads.pop(decision.target, None)
         if load is not None:
+            self._give_up(decision.target)
             load.cancel()
         engine = self.engines.get(decision.target)
         if decision.why is events.Why.SHUTDOWN and decision.target in self._found:
@@ -294,6 +292,7 @@ class ResidencyManager:
             seconds = self.clock() - started_s
             self._loads.pop(target, None)
             self._failures.pop(target, None)
+            self._given_up.discard(target)
             self.engines[target] = engine
             self._departures[target] = asyncio.Event()
             self.footprints.learn_load_s(managed.key, seconds)
@@ -302,7 +301,12 @@ class ResidencyManager:
             for report in exits:
                 self._died(target, epoch, report)
 
+    def _give_up(self, target: str) -> None:
+        if self.managed[target].server is not None:
+            self._given_up.add(target)
+
     def _load_failed(self, target: str, epoch: int, error: LoadFailed) -> None:
+        self._give_up(target)
         self._loads.pop(target, None)
         self._failures[target] = error
         log.warning("%s did not load: %s", target, error.message)
@@ -331,10 +335,8 @@ class ResidencyManager:
                 await asyncio.wait([load])
                 engine = self.engines.pop(target, None)  # it may have come up in the moment it was stopped
                 self._departures.pop(target, None)
-            if engine is not None and engine.pid is None:
-                await _stop(engine)  # returns when its server no longer has it
-            elif engine is not None and (pid := engine.pid) is not None:
-                await self._stop_process(target, engine, pid)
+            if engine is not None:
+                await stop_engine(target, engine, self.measurer)
         except ProviderError as error:  # its server would not let it go: told again by the watch
             log.warning("%s: %s", target, error.message)
         except Exception:  # named boundary: without Gone, its bytes would stay committed for ever
@@ -343,16 +345,6 @@ class ResidencyManager:
             self.journal.note("gone", target, decision.epoch, why=decision.why, seconds=self.clock() - started_s)
             self._feed(events.Gone(target, decision.epoch))
             self._look_for_rest()
-
-    async def _stop_process(self, target: str, engine: Engine, pid: int) -> None:
-        try:
-            freed = await self.measurer.before_stop(pid)
-        finally:
-            await _stop(engine)
-        only_ram = set(freed.private) <= {"ram"}
-        if not await self.measurer.wait_back(freed, RAM_BACK_S if only_ram else MEMORY_BACK_S):
-            level = logging.DEBUG if only_ram else logging.WARNING
-            log.log(level, "%s is gone, but its memory was not seen to come back", target)
 
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -411,11 +403,19 @@ class ResidencyManager:
             # before the core hears of it: it may grant it, drain it and have it stopped in the same breath
             self.engines[target] = managed.server.adopt(managed.spec)
             self._departures[target] = asyncio.Event()
-            self._found.add(target)
             self._failures.pop(target, None)
+            if target not in self._given_up:
+                self._found.add(target)
             self._rest.clear()
             self.journal.note("found", target, epoch + 1, footprint=held.footprint)
         self._feed(events.Seen(target, epoch, held.footprint, used))
+        if target in self._given_up:
+            self._given_up.discard(target)
+            if not self._uses(target):  # it would stay for ever, since our load asked for that
+                self.unload(target)
+
+    def _uses(self, target: str) -> bool:
+        return any(resident.leases for resident in self.residents() if resident.target == target)
 
     def vanished(self, target: str, epoch: int) -> None:
         """Its server no longer has it in memory, and we did not ask for that. `epoch`: as noted before the server was asked."""
@@ -482,17 +482,3 @@ class ResidencyManager:
             self._alarm.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
-
-
-async def _stop(engine: Engine) -> None:
-    """Stop it, or give up waiting: an engine's stop need not heed cancellation, so it is left behind, not cut short.
-
-    Raises: TimeoutError; whatever `stop` raises.
-    """
-    limit_s = engine.spec.stop_timeout_s + STOP_GRACE_S
-    stopping = asyncio.ensure_future(engine.stop())
-    done, _ = await asyncio.wait([stopping], timeout=limit_s)
-    if not done:
-        stopping.cancel()
-        raise TimeoutError(f"it did not stop within {limit_s:g} s")
-    stopping.result()

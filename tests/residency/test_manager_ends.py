@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gateway.errors import LargerThanBudget, NoRoomBesidePins, QueueFull, ShuttingDown, WaitTimedOut
-from gateway.residency.manager import MEMORY_BACK_S, RAM_BACK_S, STOP_GRACE_S
+from gateway.residency.stopping import MEMORY_BACK_S, RAM_BACK_S, STOP_GRACE_S
 
 from .shell import Engine, FakeLoader, World, on_virtual_time
 

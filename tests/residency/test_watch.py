@@ -67,6 +67,8 @@ class FakeServer:
 
     async def load(self, spec: EngineSpec, on_exit: Callable[[ProcessExit], None]) -> Engine:
         self.loads.append(spec.alias)
+        if self.error is not None:
+            raise LoadFailed("it cannot be reached", source="srv")
         await asyncio.sleep(0.5)
         self.memory[spec.alias] = 10
         return Ward(self, spec)
@@ -439,5 +441,44 @@ def test_model_found_by_its_waiters_is_stopped_after_them() -> None:
         await busy
         await head
         assert town.phases() == {"b": "ready"}
+
+    in_town(story, budget=10)
+
+
+def test_load_that_was_given_up_and_came_up_is_unloaded() -> None:
+    """It had asked the server to keep the model for ever; nobody wants it any more."""
+
+    async def story(town: Town) -> None:
+        asking = asyncio.ensure_future(town.manager.load("srv/a", 60.0))
+        await asyncio.sleep(0.1)
+        town.manager.unload("srv/a")
+        with pytest.raises(CapacityError):
+            await asking
+        town.server.memory["a"] = 10  # it went on, whatever we said
+        await town.look()
+        assert town.server.memory == {}
+        assert town.server.stops == ["a"]
+        town.server.memory["a"] = 10  # now somebody else wants it
+        await town.look()
+        assert town.phases() == {"a": "ready"}
+
+    in_town(story)
+
+
+def test_load_that_failed_and_came_up_serves_who_waits() -> None:
+    """It was given up too early; whoever asks for it next has it at once."""
+
+    async def story(town: Town) -> None:
+        town.server.error = UpstreamTimeout("slow", source="srv")
+        with pytest.raises(LoadFailed):
+            await town.use("a")
+        town.server.error = None
+        busy = asyncio.ensure_future(town.use("b", hold_s=5.0))
+        await asyncio.sleep(1.0)
+        waiting = asyncio.ensure_future(town.manager.load("srv/a", 60.0))
+        await asyncio.sleep(0.1)
+        town.server.memory["a"] = 4
+        await waiting
+        await busy
 
     in_town(story, budget=10)
