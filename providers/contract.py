@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from providers.errors import ProviderError
 from providers.pricing import Price
 
 # device name ("ram", "gpu0", "gpu1", …) → bytes
@@ -273,4 +274,24 @@ class Banker(Protocol):
 
     async def account(self) -> Account:
         """Raises: ProviderError."""
+        ...
+
+
+@runtime_checkable
+class Cached(Protocol):
+    """A provider whose last catalogue stands in while it does not answer."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether the catalogue given last is an old one."""
+        ...
+
+    @property
+    def cached_age_s(self) -> float | None:
+        """How old it is then."""
+        ...
+
+    @property
+    def trouble(self) -> ProviderError | None:
+        """Why it is an old one."""
         ...

@@ -11,8 +11,8 @@ import msgspec
 from config.schema import ProviderConfig
 
 from .contract import Offer, Request, Response
-from .errors import UpstreamRefused
-from .openai_models import Entry, ModelList, offers_of
+from .errors import UpstreamBroke, UpstreamRefused
+from .openai_models import Entry, ModelList, is_roundhouse, offers_of
 from .remote import Remote, Site, bearer
 
 _VERSION = "/v1"  # what the paths of our own API begin with, and mostly the upstream's
@@ -34,6 +34,7 @@ class OpenAICompat(Remote):
         root = url.removesuffix(_VERSION)
         super().__init__(name, config, base_url=root, headers=bearer(config))
         self._models = config.models
+        self._preset = config.preset
         self._models_path = f"{_VERSION}/models"
         if root == url and urlsplit(url).path:
             self._models_path = "/models"
@@ -52,6 +53,11 @@ class OpenAICompat(Remote):
             raise UpstreamRefused(
                 f"{refused.message}: {advice}", source=self.name, status=refused.status, body=refused.body
             ) from None
+        if self._preset and is_roundhouse(listed):
+            raise UpstreamBroke(
+                f"{self.name} is a Roundhouse, and not {self._preset}: to chain them leave the preset out",
+                source=self.name,
+            )
         return offers_of(listed, self.prices)
 
     async def _send_below(self, request: Request) -> Response:

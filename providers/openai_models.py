@@ -46,12 +46,19 @@ class Entry(msgspec.Struct):
     context_length: object = None
     context_window: object = None
     max_context_length: object = None
+    roundhouse: object = None  # our own mark
 
 
 class ModelList(msgspec.Struct):
     """OpenAI's form. Servers written in Go write null for a list without entries."""
 
     data: list[Entry] | None
+
+
+def is_roundhouse(listed: ModelList | list[Entry]) -> bool:
+    """Whether the list is of one like us: found at a port where we looked for something else, it would be served twice."""
+    entries = (listed.data or []) if isinstance(listed, ModelList) else listed
+    return any(entry.roundhouse is not None for entry in entries)
 
 
 def offers_of(listed: ModelList | list[Entry], prices: Mapping[str, Price]) -> Sequence[Offer]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath
+from litestar.params import FromPath, FromQuery
 
-from gateway.errors import UnknownModel
+from gateway.errors import InvalidRequest, UnknownModel
 from gateway.residency.events import ResidentView
 from gateway.residency.manager import ResidencyManager
 from gateway.routing.catalog import Catalog, Model
 from gateway.routing.listings import Listings
 from gateway.routing.resolve import resolve
 from providers.contract import Offer
-from providers.pricing import as_wire
+from providers.pricing import as_wire, category, cost_per_token, is_free, read_amount
 
 
 class Entries:
@@ -30,7 +32,7 @@ class Entries:
 
     def entry(self, model: Model) -> Mapping[str, Any]:
         """OpenAI's model object, and `roundhouse`: where it stands and what its provider says of it."""
-        offer = self._offer(model)
+        offer = self.offer(model)
         return {
             "id": model.name,
             "object": "model",
@@ -39,7 +41,8 @@ class Entries:
             "roundhouse": self._standing(model) | (_described(offer) if offer is not None else {}),
         }
 
-    def _offer(self, model: Model) -> Offer | None:
+    def offer(self, model: Model) -> Offer | None:
+        """What is said of it, or of the first of its targets that is listed."""
         if model.offer is not None:
             return model.offer
         named = [self._catalog.by_target.get(target.key) for target in model.targets]
@@ -62,6 +65,7 @@ class Entries:
             "context_length": model.context_length,
             "capabilities": (),
             "price": None,
+            "cost": category(None),
             "pinned": any(self._residency.is_pinned(target) for target in managed),
         }
 
@@ -80,7 +84,44 @@ def _described(offer: Offer) -> dict[str, Any]:
         "description": offer.description,
     }
     price = None if offer.price is None else as_wire(offer.price)
-    return {name: value for name, value in said.items() if value} | {"capabilities": offer.capabilities, "price": price}
+    always = {"capabilities": offer.capabilities, "price": price, "cost": category(offer.price)}
+    return {name: value for name, value in said.items() if value} | always
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Which models a list is to hold. What a provider does not say of a model does not exclude it, but for being free."""
+
+    provider: str | None = None
+    free_only: bool = False
+    max_cost_per_token: Decimal | None = None  # USD, against the dearest token
+    min_context_length: int | None = None  # tokens
+    capabilities: frozenset[str] = frozenset()  # all of them
+
+    def holds(self, model: Model, offer: Offer | None) -> bool:
+        """Whether this one is to be in it."""
+        if self.provider is not None and all(target.provider != self.provider for target in model.targets):
+            return False
+        price = None if offer is None else offer.price
+        if self.free_only and not is_free(price):
+            return False
+        if (
+            self.max_cost_per_token is not None
+            and price is not None
+            and cost_per_token(price) > self.max_cost_per_token
+        ):
+            return False
+        length = model.context_length or (None if offer is None else offer.context_length)
+        if self.min_context_length is not None and length is not None and length < self.min_context_length:
+            return False
+        return self.capabilities <= frozenset(() if offer is None else offer.capabilities)
+
+
+def _limit(written: str | None) -> Decimal | None:
+    """Raises: InvalidRequest."""
+    amount = None if written is None else read_amount(written)
+    if written is not None and amount is None:
+        raise InvalidRequest("max_cost_per_token must be a number of USD per token ≥ 0", param="max_cost_per_token")
+    return amount
 
 
 def model_routes(
@@ -89,10 +130,19 @@ def model_routes(
     """The two reading routes."""
 
     @get("/v1/models")
-    async def list_models() -> Mapping[str, Any]:
+    async def list_models(
+        provider: FromQuery[str | None] = None,
+        free_only: FromQuery[bool] = False,
+        max_cost_per_token: FromQuery[str | None] = None,
+        min_context_length: FromQuery[int | None] = None,
+        capabilities: FromQuery[str | None] = None,
+    ) -> Mapping[str, Any]:
+        words = frozenset(filter(None, (capabilities or "").split(",")))
+        wanted = Wanted(provider, free_only, _limit(max_cost_per_token), min_context_length, words)
         now = catalog()
         entries = Entries(now, residency, listings)
-        return {"object": "list", "data": [entries.entry(model) for model in now.models]}
+        shown = (model for model in now.models if wanted.holds(model, entries.offer(model)))
+        return {"object": "list", "data": [entries.entry(model) for model in shown]}
 
     @get("/v1/models/{name:path}")
     async def get_model(name: FromPath[str]) -> Mapping[str, Any]:

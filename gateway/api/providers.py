@@ -16,7 +16,7 @@ from gateway.errors import InvalidRequest, UnknownProvider
 from gateway.proxy.pipeline import Upstream
 from gateway.proxy.sse import event
 from gateway.routing.listings import Listings, Shelf
-from providers.contract import Banker, Puller
+from providers.contract import Banker, Cached, Puller
 from providers.errors import ProviderError
 from providers.price_filter import Settings
 
@@ -147,20 +147,6 @@ class Providers:
         """Raises: ProviderError."""
         await self.puller(name).delete(model)
         await self._listings.ask(name)
-
-
-@runtime_checkable
-class Cached(Protocol):
-    """A provider whose last catalogue stands in while it does not answer."""
-
-    @property
-    def stale(self) -> bool: ...
-
-    @property
-    def cached_age_s(self) -> float | None: ...
-
-    @property
-    def trouble(self) -> ProviderError | None: ...
 
 
 def _cached(provider: object) -> Mapping[str, object]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from providers.contract import Engine, EngineSpec, Loader, Server
-
-if TYPE_CHECKING:
-    from .manager import ResidencyManager
 
 
 class Managed:
@@ -34,12 +32,26 @@ class Managed:
         self.pinned = pinned
 
 
+class Landlord(Protocol):
+    """Who grants leases: the shell of residency."""
+
+    managed: Mapping[str, Managed]
+
+    def next_ticket(self) -> int: ...
+
+    def granted_at_once(self, ticket: int, target: str) -> Engine | None: ...
+
+    async def wait_for(self, ticket: int, target: str, patience_s: float, *, explicit: bool) -> Engine: ...
+
+    def release(self, ticket: int) -> None: ...
+
+
 class Lease:
     """The right to use a target until the stream ends. `engine` is None for a target that needs no memory of ours."""
 
     __slots__ = ("_explicit", "_manager", "_patience_s", "_target", "_ticket", "engine")
 
-    def __init__(self, manager: ResidencyManager, target: str, patience_s: float, *, explicit: bool = False) -> None:
+    def __init__(self, manager: Landlord, target: str, patience_s: float, *, explicit: bool = False) -> None:
         self._manager = manager
         self._target = target
         self._patience_s = patience_s

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from providers.contract import Offer, Provider
+from providers.contract import Cached, Offer, Provider
 from providers.errors import ProviderError, UpstreamBroke, UpstreamKeyRefused, UpstreamRefused
 
 from .catalog import Listing
@@ -144,20 +144,28 @@ class Listings:
             self._failed(name, shelf, f"{name}: its catalogue could not be read ({type(error).__name__})")
         else:
             shelf.seconds = self._clock() - started_s
-            if shelf.answered == 0 and shelf.discovered:
-                log.info("found %s: %d models", name, len(offers))
-            elif shelf.error:
-                log.info("%s answers again: %d models", name, len(offers))
-            shelf.failures, shelf.error = 0, ""
-            shelf.answered += 1
-            if not shelf.written:
-                self._health[name].probed(None, self._clock(), shelf.seconds, self._jitter())
-            if shelf.answered == 1 or list(offers) != list(shelf.offers):
+            first = shelf.answered == 0
+            trouble = shelf.provider.trouble if isinstance(shelf.provider, Cached) else None
+            if trouble is not None:  # what it gave is its last catalogue, kept
+                self._failed(name, shelf, trouble.message)
+            else:
+                self._answered(name, shelf, len(offers))
+            if first or list(offers) != list(shelf.offers):
                 shelf.offers = offers
                 self._changed()
         finally:
             shelf.asked += 1
             shelf.at_s = self._clock()
+
+    def _answered(self, name: str, shelf: Shelf, count: int) -> None:
+        if shelf.answered == 0 and shelf.discovered:
+            log.info("found %s: %d models", name, count)
+        elif shelf.error:
+            log.info("%s answers again: %d models", name, count)
+        shelf.failures, shelf.error = 0, ""
+        shelf.answered += 1
+        if not shelf.written:
+            self._health[name].probed(None, self._clock(), shelf.seconds, self._jitter())
 
     def _failed(self, name: str, shelf: Shelf, words: str, *, lives: bool = False) -> None:
         """`lives`: it did answer, so requests may well be served."""

@@ -238,3 +238,46 @@ async def test_metrics_tell_of_every_provider(tmp_path: Path, dead_port: int) ->
         assert 'roundhouse_provider_up{provider="dead"} 0.0' in text
         assert 'roundhouse_provider_models{provider="market"} 2.0' in text
         assert 'roundhouse_provider_requests_total{outcome="all",provider="market"} 1.0' in text
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", ["lab/paid", "lab/gift:free", "lab/dear"]),
+        ("free_only=true", ["lab/gift:free"]),
+        ("max_cost_per_token=0.000002", ["lab/paid", "lab/gift:free"]),
+        ("max_cost_per_token=0.0000019", ["lab/gift:free"]),
+        ("min_context_length=8193", []),
+        ("min_context_length=8192", ["lab/paid", "lab/gift:free", "lab/dear"]),
+        ("capabilities=chat,tools", ["lab/dear"]),
+        ("capabilities=flying", []),
+        ("provider=market", ["lab/paid", "lab/gift:free", "lab/dear"]),
+        ("provider=nobody", []),
+    ],
+)
+async def test_list_of_models_can_be_narrowed(tmp_path: Path, query: str, names: list[str]) -> None:
+    """By what they cost, hold, can do, and by whom they are served; prices as exact decimals."""
+    async with market(tmp_path, "max_cost_per_token = 0") as (gateway, upstream):
+        upstream.entries.append(entry("lab/dear", "0.001", "0.05", parameters=("tools",)))
+        upstream.entries.sort(key=lambda each: ["lab/paid", "lab/gift:free", "lab/dear"].index(each["id"]))
+        await ask(gateway.port, "POST", "/admin/providers/market/filter", {"prefer_free_models": False})
+        await ask(gateway.port, "POST", "/admin/providers/market/refresh", b"")
+        answer = await ask(gateway.port, "GET", f"/v1/models?{query}")
+        assert [model["id"].removeprefix("market/") for model in answer.json()["data"]] == names
+
+
+async def test_price_is_told_digit_for_digit(tmp_path: Path) -> None:
+    """In USD per token: the original divided by a million once more."""
+    async with market(tmp_path) as (gateway, _):
+        told = (await ask(gateway.port, "GET", "/v1/models/lab/paid")).json()["roundhouse"]
+        assert (told["price"]["prompt"], told["price"]["completion"]) == ("0.000001", "0.000002")
+        assert told["cost"] == "very_cheap"
+        assert (await ask(gateway.port, "GET", "/v1/models/lab/gift:free")).json()["roundhouse"]["cost"] == "free"
+
+
+async def test_limit_that_is_none_is_400(tmp_path: Path) -> None:
+    """It says what to write."""
+    async with market(tmp_path) as (gateway, _):
+        for written in ("-1", "NaN", "cheap", "1e999"):
+            answer = await ask(gateway.port, "GET", f"/v1/models?max_cost_per_token={written}")
+            assert (answer.status, answer.error["code"]) == (400, "invalid_request"), written

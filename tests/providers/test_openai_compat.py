@@ -284,3 +284,22 @@ def test_configuration_is_refused_when_address_kind_or_key_is_missing(tmp_path: 
     path.write_text(text)
     with pytest.raises(ConfigError, match=words):
         load(path, {"HOME": str(tmp_path)})
+
+
+async def test_roundhouse_at_anothers_port_is_not_taken_for_it() -> None:
+    """Looked for as llama-server, found to be one of us: its models would be listed twice. Chained on purpose it is served."""
+    async with FakeUpstream() as upstream:
+
+        async def list_ours(exchange: Exchange) -> None:
+            await exchange.answer(200, {"data": [{"id": "m", "roundhouse": {"state": "cold"}}]})
+
+        upstream.script(list_ours)
+        for preset in ("llama_server", ""):
+            config = ProviderConfig(kind="openai", preset=preset, base_url=f"{upstream.base_url}/v1")
+            provider = OpenAICompat("up", config, SITE)
+            if preset:
+                with pytest.raises(UpstreamBroke, match="is a Roundhouse"):
+                    await provider.catalogue()
+            else:
+                assert [offer.name for offer in await provider.catalogue()] == ["m"]
+            await provider.aclose()

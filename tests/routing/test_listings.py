@@ -257,6 +257,39 @@ def test_nudge_asks_soon_and_not_too_often() -> None:
     scene(story)
 
 
+class Remembering(Upstream):
+    """Its last catalogue stands in while it does not answer."""
+
+    trouble: ProviderError | None = None
+
+    @property
+    def stale(self) -> bool:
+        return self.trouble is not None
+
+    @property
+    def cached_age_s(self) -> float | None:
+        return 5.0 if self.stale else None
+
+
+def test_catalogue_that_was_kept_is_no_sign_of_life() -> None:
+    """It is offered, but the provider is shown as failing, and asked again soon."""
+
+    async def story(stage: Scene) -> None:
+        keeping = Remembering("near", "a", "b")
+        stage.listings.shelves["near"].provider = keeping
+        keeping.trouble = REFUSED
+        await asyncio.sleep(60)
+        assert stage.names()["near"] == ["a", "b"]
+        assert stage.listings.shelves["near"].error == "nobody listens"
+        assert stage.health["near"].view(asyncio.get_running_loop().time()).state is State.DOWN
+        keeping.trouble = None
+        await asyncio.sleep(RETRY_MAX_S * 1.5)
+        assert stage.listings.shelves["near"].error == ""
+        assert stage.health["near"].view(asyncio.get_running_loop().time()).state is State.UP
+
+    scene(story)
+
+
 def test_end_leaves_nothing_running() -> None:
     """An asking that hangs is cut."""
 
