@@ -30,6 +30,7 @@ from gateway.metering.metrics import Metrics
 from gateway.metering.traces import Tracing, from_environment
 from gateway.proxy.pipeline import Pipeline, Upstream
 from gateway.residency.footprints import Footprints
+from gateway.residency.leftovers import Leftovers
 from gateway.residency.manager import ResidencyManager
 from gateway.residency.memory import Measurer, budgets
 from gateway.residency.sampling import Sampler
@@ -124,7 +125,9 @@ async def gateway(config: Config) -> AsyncGenerator[Gateway, None]:
     metrics = Metrics(
         lambda: (*residency_gauges(residency), *provider_series(listings, upstreams, loop.time)),
     )
-    residency.journal.listeners += [partial(count_happenings, metrics), _log_happening]
+    leftovers = Leftovers(config.server.state_dir / "in_servers.json", residency.in_server)
+    residency.disown(await leftovers.open())
+    residency.journal.listeners += [partial(count_happenings, metrics), _log_happening, leftovers.heed]
     views = {name: server.view for name, server in hosted.items()}
     app = _application(_Parts(config, directory, residency, listings, upstreams, views, metrics, tracing))
     serving = [asyncio.create_task(server.run(), name=f"host {name}") for name, server in hosted.items()]
@@ -141,6 +144,7 @@ async def gateway(config: Config) -> AsyncGenerator[Gateway, None]:
             await provider.aclose()
         await warden.aclose()
         await footprints.aclose()
+        await leftovers.aclose()
         await measurer.aclose()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)

@@ -158,6 +158,11 @@ class ResidencyManager:
         """Let its leases end, then stop it; a load under way is stopped at once."""
         self._feed(events.Unload(target))
 
+    def in_server(self, target: str) -> bool:
+        """Whether it lives in somebody else's server."""
+        managed = self.managed.get(target)
+        return managed is not None and managed.server is not None
+
     def can_unload(self, target: str) -> bool:
         """False: it lives in a server that cannot be told to unload."""
         server = self.managed[target].server
@@ -386,6 +391,10 @@ class ResidencyManager:
         self._feed(events.Tick())
 
     # ------------------------------------------------------------ what servers say
+
+    def disown(self, targets: Iterable[str]) -> None:
+        """Loads of an earlier run: should they be in their servers' memory still, they are unloaded unless somebody uses them."""
+        self._given_up.update(targets)
 
     def standing(self, target: str) -> tuple[events.Phase | None, int]:
         """Its phase (None: cold) and the epoch of its last load: to be noted before a server is asked what it holds."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.gateways import served
 from tests.fakes.lmstudio import FakeLmStudio
 from tests.fakes.ollama import FakeModel, FakeOllama
 from tests.fakes.running import CHAT, Running, ask, chat, running
@@ -202,3 +203,21 @@ async def devices(gateway: Running) -> Mapping[str, Mapping[str, int]]:
     """`/admin/residency`'s word on each device."""
     told = (await ask(gateway.port, "GET", "/admin/residency")).json()["devices"]
     return {name: {"committed_bytes": said["committed_bytes"]} for name, said in told.items()}
+
+
+async def test_what_a_killed_gateway_left_in_a_server_is_taken_out_by_the_next(tmp_path: Path) -> None:
+    """It was loaded to stay for ever. What somebody else has loaded stays."""
+    async with FakeOllama(FakeModel("ours:latest"), FakeModel("theirs:latest")) as ollama:
+        toml = f'[server]\nport = 0\n[providers.ollama]\nkind = "ollama"\nbase_url = "{ollama.base_url}"\n'
+        with served(tmp_path, toml) as killed:
+            port = int(killed.url.rpartition(":")[2])
+            assert (await ask(port, "POST", CHAT, chat("ours"))).status == 200
+            state = tmp_path / "state" / "roundhouse" / "in_servers.json"
+            await ollama.until(lambda: state.is_file() and "ours" in state.read_text())
+            killed.process.kill()
+            killed.process.wait()
+        assert list(ollama.loaded) == ["ours:latest"]
+        ollama.load_behind("theirs")
+        with served(tmp_path, toml):
+            await ollama.until(lambda: list(ollama.loaded) == ["theirs:latest"])
+        assert list(ollama.loaded) == ["theirs:latest"]
