@@ -7,8 +7,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -32,11 +32,13 @@ from gateway.proxy.pipeline import Pipeline, Upstream
 from gateway.residency.footprints import Footprints
 from gateway.residency.leftovers import Leftovers
 from gateway.residency.manager import ResidencyManager
-from gateway.residency.memory import Measurer, budgets
+from gateway.residency.memory import Measurer, Reading, budgets
 from gateway.residency.sampling import Sampler
 from gateway.residency.watch import Watch
 from gateway.routing.catalog import Catalog
 from gateway.routing.listings import Listings
+from providers.contract import Provider
+from providers.hosted import HostedServer
 from providers.remote import Site
 from providers.warden import Warden
 
@@ -66,6 +68,18 @@ class Gateway(msgspec.Struct, frozen=True):
     sampler: Sampler
 
 
+class _Ground(msgspec.Struct, frozen=True):
+    """What everything else stands on."""
+
+    config: Config  # with the addresses of the servers that we start ourselves
+    hosted: Mapping[str, HostedServer]
+    measurer: Measurer
+    reading: Reading
+    footprints: Footprints
+    providers: Mapping[str, Provider]
+    directory: Directory
+
+
 class _Parts(msgspec.Struct, frozen=True):
     """What the application is put together from."""
 
@@ -83,71 +97,81 @@ class _Parts(msgspec.Struct, frozen=True):
 async def gateway(config: Config) -> AsyncGenerator[Gateway, None]:
     """Everything built; on leaving, every engine is stopped and every connection closed.
 
-    Raises: ConfigError: a name is given twice.
+    Raises: ConfigError: a name is given twice, or something of a provider cannot be used.
     """
-    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        ground = await _lay_ground(config, stack)
+        yield await _build(ground, stack)
+
+
+async def _lay_ground(config: Config, stack: AsyncExitStack) -> _Ground:
+    clock = asyncio.get_running_loop().time
     models = await asyncio.to_thread(assembly.models_of, config)
-    warden = Warden()
-    hosted = assembly.hosted_of(config, warden, loop.time, random.random)
-    config = assembly.with_addresses(config, hosted)
     measurer = Measurer()
+    stack.push_async_callback(measurer.aclose)
     footprints = Footprints(config.server.state_dir / "footprints.json")
     await footprints.open()
+    stack.push_async_callback(footprints.aclose)
     reading = await measurer.measure()
+    footprints.totals = {device: seen.total_bytes for device, seen in reading.devices.items()}
+    warden = Warden()
+    stack.push_async_callback(warden.aclose)
+    hosted = assembly.hosted_of(config, warden, clock, random.random)
+    config = assembly.with_addresses(config, hosted)
     gpus = {device: seen.total_bytes for device, seen in sorted(reading.devices.items()) if device != "ram"}
     site = Site(state_dir=config.server.state_dir, gpus=gpus)
     providers = assembly.providers_of(config, assembly.specs_of(config, models), warden, site)
+    for provider in providers.values():
+        stack.push_async_callback(provider.aclose)
     directory = Directory(config, models, providers, int(time.time()))
-    footprints.totals = {device: seen.total_bytes for device, seen in reading.devices.items()}
+    return _Ground(config, hosted, measurer, reading, footprints, providers, directory)
+
+
+async def _build(ground: _Ground, stack: AsyncExitStack) -> Gateway:
+    clock = asyncio.get_running_loop().time
+    config, directory, providers = ground.config, ground.directory, ground.providers
+    # the servers that we start end after what is in their memory has been unloaded
+    _start(stack, [server.run() for server in ground.hosted.values()])
     residency = ResidencyManager(
         directory.managed(),
-        assembly.with_servers(config, budgets(reading, config.memory)),
-        measurer=measurer,
-        footprints=footprints,
+        assembly.with_servers(config, budgets(ground.reading, config.memory)),
+        measurer=ground.measurer,
+        footprints=ground.footprints,
         queue_max=config.residency.queue_max,
         min_residency_s=config.residency.min_residency_s,
-        clock=loop.time,
+        clock=clock,
     )
-    health = assembly.health_of(providers, loop.time)
+    leftovers = Leftovers(config.server.state_dir / "in_servers.json", residency.in_server)
+    residency.disown(await leftovers.open())
+    stack.push_async_callback(leftovers.aclose)
+    stack.push_async_callback(residency.aclose, DRAIN_S)
+    health = assembly.health_of(providers, clock)
     listings = Listings(
         assembly.shelves_of(config, providers),
         health,
         lambda: directory.update(listings.listings(), residency),
-        loop.time,
+        clock,
         random.random,
     )
     directory.update(listings.listings(), residency)
-    watch = Watch(residency, assembly.servers_of(providers), listings.nudge)
-    own_memory = partial(assembly.with_servers, config)
-    sampler = Sampler(residency, config.memory, loop.time, watch.roots, own_memory)
-    tracing = from_environment(os.environ)
-    upstreams = assembly.upstreams_of(config, providers, health, loop.time, random.random)
-    metrics = Metrics(
-        lambda: (*residency_gauges(residency), *provider_series(listings, upstreams, loop.time)),
-    )
-    leftovers = Leftovers(config.server.state_dir / "in_servers.json", residency.in_server)
-    residency.disown(await leftovers.open())
+    upstreams = assembly.upstreams_of(config, providers, health, clock, random.random)
+    metrics = Metrics(lambda: (*residency_gauges(residency), *provider_series(listings, upstreams, clock)))
     residency.journal.listeners += [partial(count_happenings, metrics), _log_happening, leftovers.heed]
-    views = {name: server.view for name, server in hosted.items()}
+    watch = Watch(residency, assembly.servers_of(providers), listings.nudge)
+    sampler = Sampler(residency, config.memory, clock, watch.roots, partial(assembly.with_servers, config))
+    tracing = from_environment(os.environ)
+    if tracing is not None:
+        stack.push_async_callback(asyncio.to_thread, tracing.close)
+    views = {name: server.view for name, server in ground.hosted.items()}
     app = _application(_Parts(config, directory, residency, listings, upstreams, views, metrics, tracing))
-    serving = [asyncio.create_task(server.run(), name=f"host {name}") for name, server in hosted.items()]
-    work = (sampler.run(), listings.run(), watch.run(), preload(config, providers, listings, residency))
-    background = [asyncio.create_task(each, name=each.__qualname__) for each in work]
-    try:
-        await listings.settle(FIRST_LOOK_S, [name for name, shelf in listings.shelves.items() if shelf.near])
-        yield Gateway(app, directory, residency, listings, watch, upstreams, metrics, sampler)
-    finally:
-        await _end(background)
-        await residency.aclose(DRAIN_S)
-        await _end(serving)  # not before what is in their memory has been unloaded
-        for provider in providers.values():
-            await provider.aclose()
-        await warden.aclose()
-        await footprints.aclose()
-        await leftovers.aclose()
-        await measurer.aclose()
-        if tracing is not None:
-            await asyncio.to_thread(tracing.close)
+    _start(stack, [sampler.run(), listings.run(), watch.run(), preload(config, providers, listings, residency)])
+    await listings.settle(FIRST_LOOK_S, [name for name, shelf in listings.shelves.items() if shelf.near])
+    return Gateway(app, directory, residency, listings, watch, upstreams, metrics, sampler)
+
+
+def _start(stack: AsyncExitStack, work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """In the background, until the stack is unwound."""
+    stack.push_async_callback(_end, [asyncio.create_task(each, name=each.__qualname__) for each in work])
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
