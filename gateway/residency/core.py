@@ -38,6 +38,7 @@ from .events import (
     Loaded,
     LoadFailed,
     Measured,
+    Mended,
     Phase,
     Pin,
     Refusal,
@@ -117,6 +118,8 @@ class Residency(Views):
                 known = self._state.known[event.target]
                 known.keep(pinned=event.pinned, evictable=known.evictable)
                 self._settle(now_s, out)
+            case Mended():
+                self._state.known[event.target].forgive()  # who waits already would have been refused otherwise
             case Unload():
                 self._unload(event.target, now_s, out)
             case Tick():

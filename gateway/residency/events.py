@@ -150,6 +150,12 @@ class Pin(Event, frozen=True):
     pinned: bool
 
 
+class Mended(Event, frozen=True):
+    """What kept it from loading is over (its server answers again): what it failed before does not count any more."""
+
+    target: str
+
+
 class Unload(Event, frozen=True):
     """An admin wants it out of memory."""
 

@@ -392,6 +392,12 @@ class ResidencyManager:
 
     # ------------------------------------------------------------ what servers say
 
+    def mended(self, target: str) -> None:
+        """Its server answers again: that it could not load before says nothing about the model."""
+        if self._core.knows(target):
+            self._failures.pop(target, None)
+            self._feed(events.Mended(target))
+
     def disown(self, targets: Iterable[str]) -> None:
         """Loads of an earlier run: should they be in their servers' memory still, they are unloaded unless somebody uses them."""
         self._given_up.update(targets)

@@ -89,6 +89,9 @@ class Watch:
             log.debug("%s does not say what it holds: %s", name, error)
             return
         else:
+            if self._refused[name] >= GONE_AFTER:
+                for target in before:
+                    manager.mended(target)
             self._refused[name] = 0
         await self._describe([target for target in held if before.get(target, (Phase.READY, 0))[0] is None])
         for target, standing in before.items():

@@ -18,6 +18,7 @@ from gateway.residency.events import (
     Loaded,
     LoadFailed,
     Measured,
+    Mended,
     Phase,
     Pin,
     Refusal,
@@ -158,6 +159,8 @@ class Books:
                 self.budget = dict(event.budget_bytes)
             case Pin():
                 self.models[event.target].pinned = event.pinned
+            case Mended():
+                self._forgive(self.models[event.target])
             case Unload():
                 self._forget_victim(event.target)
             case Shutdown():
@@ -197,6 +200,10 @@ class Books:
         for model in self.models.values():
             model.evicted.discard(target)
 
+    def _forgive(self, model: Model) -> None:
+        model.failures = model.deaths = 0
+        model.retry_at_s = 0.0
+
     def _cool_down(self, model: Model, times: int) -> None:
         model.retry_at_s = self.now_s + min(COOL_DOWN_FIRST_S * 2 ** (times - 1), COOL_DOWN_MAX_S)
 
@@ -217,8 +224,7 @@ class Books:
         if engine is not None and engine.phase is Phase.READY:
             return {"grant"}
         if asked.explicit:
-            model.failures = model.deaths = 0
-            model.retry_at_s = 0.0
+            self._forgive(model)
         loading = engine is not None and engine.phase is Phase.LOADING
         if not loading:
             if self.now_s < model.retry_at_s:

@@ -8,6 +8,13 @@ from .mutants import Mutant
 
 SERVED_MUTANTS: Sequence[Mutant] = (
     Mutant(
+        "what_was_mended_cools_down_on",
+        "a server is back, and its models are refused for minutes",
+        "core",
+        "                self._state.known[event.target].forgive()  # who",
+        "                pass  # who",
+    ),
+    Mutant(
         "what_was_found_keeps_the_last_epoch",
         "a late report of our own last load ends the books of what somebody else has loaded",
         "core",

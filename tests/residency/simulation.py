@@ -50,7 +50,7 @@ ENDS = ("stays", "stays", "leaves", "leaves", "gives up", "its load fails")
 # Where a model lives: in an engine of ours, in a server, or in one that cannot be told to unload.
 HOMES = ("ours", "ours", "ours", "server", "server", "server", "stubborn")
 OTHERS_ACTS = ("load", "load", "unload", "use", "use")
-ADMIN_ACTS = ("load", "unload", "pin", "unpin", "describe")
+ADMIN_ACTS = ("load", "unload", "pin", "unpin", "describe", "mend")
 COMMON = ("ask", "ask", "serve", "plan", "release", "move", "move", "course")
 RARE = ("leave", "leave", "fail", "measure", "admin", "admin", "take", "give", "give", "time", "time", "alarm", "late")
 OTHERS = ("others", "others", "poll", "poll", "quiet")
@@ -250,6 +250,9 @@ class ResidencyMachine(RuleBasedStateMachine):
                 self.world.feed(events.Unload(target))
             case "load":
                 self.world.ask(target, math.inf, explicit=True)
+            case "mend":
+                broken = [name for name, model in self.world.models.items() if model.failures or model.deaths]
+                self.world.feed(events.Mended(chosen(index, broken or [target])))
             case "describe":
                 size, evictable = chosen(index // 2, NEW_FOOTPRINTS), self.world.models[target].evictable
                 described = events.Describe(target, size, "learned", chosen(index, IDLE_S), evictable=evictable)

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import math
 
-from gateway.residency.events import Acquire, Died, Gone, Loaded, LoadFailed, Measured, Refusal, Reject, Shutdown
+from gateway.residency.events import (
+    Acquire,
+    Died,
+    Gone,
+    Loaded,
+    LoadFailed,
+    Measured,
+    Mended,
+    Refusal,
+    Reject,
+    Shutdown,
+)
 
 from .driver import Driver
 from .dump import dump
@@ -76,6 +87,17 @@ def test_an_admins_load_forgives_when_a_model_cools_down() -> None:
     it.fails("a")
     assert it.ask("a") == ["reject 2 cooling_down"]
     assert it.ask("a", explicit=True) == ["load a"]
+
+
+def test_what_was_mended_is_tried_again_at_once() -> None:
+    """Its cool-down is over, and it may evict again."""
+    it = Driver(1, THREE)
+    it.ask("a")
+    it.fails("a")
+    assert it.ask("a") == ["reject 2 cooling_down"]
+    assert it.feed(Mended("a")) == []
+    it.serve("b")
+    assert it.ask("a") == ["drain b evicted for a", "stop b"]
 
 
 def test_a_victim_stays_out_when_an_admin_has_unloaded_it_meanwhile() -> None:

@@ -482,3 +482,22 @@ def test_load_that_failed_and_came_up_serves_who_waits() -> None:
         await busy
 
     in_town(story, budget=10)
+
+
+def test_server_that_is_back_has_its_models_loaded_at_once() -> None:
+    """That they could not be loaded while it was down says nothing about them."""
+
+    async def story(town: Town) -> None:
+        town.server.error = UpstreamUnreachable("refused", source="srv")
+        await asyncio.sleep(5.0)
+        for _ in range(3):
+            with pytest.raises(LoadFailed):
+                await town.use("a")
+            await asyncio.sleep(30.0)
+        with pytest.raises(LoadFailed):
+            await town.use("a")
+        town.server.error = None
+        await town.look()
+        await town.use("a")
+
+    in_town(story)
