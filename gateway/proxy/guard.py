@@ -19,7 +19,7 @@ from providers.errors import (
     UpstreamRefused,
 )
 
-from .headers import retry_after_s
+from .headers import first, retry_after_s
 
 # What another target may mend, and what says that this one did nothing: our key or our money is refused, the model is not there,
 # it is over its limits or out of order. 400, 413, 422 and their like are the caller's own, and would be so elsewhere.
@@ -101,46 +101,81 @@ class Guard:
             self.waiting -= 1
 
     async def _exchange(self, target: str, forward: Callable[[Judge], Awaitable[None]], more: bool) -> None:
-        clock, health = self._clock, self.health
-        started_s = clock()
-        outcome: Outcome = Outcome.LEFT
-        reason = ""
-        first_s: float | None = None
-
-        def judge(response: Response) -> None:
-            nonlocal outcome, first_s, reason
-            first_s = clock() - started_s
-            status = response.status
-            if status < 400:
-                outcome = Outcome.GOOD
-                health.answered(clock())
-                return
-            outcome = Outcome.FAILED if status in _OUT_OF_ORDER else Outcome.REFUSED
-            reason = f"status {status}"
-            if status in _ASKS_TO_WAIT and (wait_s := retry_after_s(response.headers)) is not None:
-                outcome = Outcome.REFUSED  # it lives, and says when
-                health.asked_to_wait(target, clock(), wait_s)
-            if status == 401:
-                raise UpstreamKeyRefused(
-                    f"{self.name} does not take our key (status 401): set providers.{self.name}.api_key",
-                    source=self.name,
-                )
-            if more and status in MOVE_ON:
-                raise UpstreamRefused(
-                    f"{self.name} answered with status {status}", source=self.name, status=status, body=b""
-                )
-
-        trial = health.begin(started_s)
+        exchange = _Exchange(self.name, self.health, self._clock, target, more)
+        trial = self.health.begin(exchange.started_s)
         try:
-            await forward(judge)
-        except (UpstreamKeyRefused, UpstreamRefused) as error:  # the judge has said whether that was a failure
-            reason = error.message
+            await forward(exchange.judge)
+        except (UpstreamKeyRefused, UpstreamRefused) as error:  # the judge has said how that counts
+            exchange.reason = error.message
             raise
         except ProviderError as error:
-            outcome, reason = Outcome.FAILED, error.message
+            exchange.outcome, exchange.reason = Outcome.FAILED, error.message
             raise
         finally:
-            health.ended(outcome, clock(), first_s, self._jitter(), trial=trial, reason=reason)
+            self.health.ended(
+                exchange.outcome,
+                self._clock(),
+                exchange.first_s,
+                self._jitter(),
+                trial=trial,
+                reason=exchange.reason,
+            )
 
     def _why_not(self) -> str:
         return f"{self.name} is not asked for a moment: {self.health.reason or 'it asked to wait'}"
+
+
+class _Exchange:
+    """What one exchange says of its provider."""
+
+    __slots__ = ("_clock", "_health", "_more", "_name", "_target", "first_s", "outcome", "reason", "started_s")
+
+    def __init__(self, name: str, health: Health, clock: Callable[[], float], target: str, more: bool) -> None:
+        self._name = name
+        self._health = health
+        self._clock = clock
+        self._target = target
+        self._more = more
+        self.started_s = clock()
+        self.first_s: float | None = None
+        self.outcome: Outcome = Outcome.LEFT
+        self.reason = ""
+
+    def judge(self, response: Response) -> None:
+        """Four cases: 1 an answer, 2 a page where an answer should be, 3 our key is refused, 4 a refusal, that moves on or passes.
+
+        Raises: UpstreamRefused, UpstreamKeyRefused.
+        """
+        self.first_s = self._clock() - self.started_s
+        status = response.status
+        if status < 400:
+            if _is_page(response.headers):  # 2
+                self.outcome = Outcome.FAILED
+                raise self._refused("a web page instead of its API: is base_url right?", 502)
+            self.outcome = Outcome.GOOD  # 1
+            self._health.answered(self._clock())
+            return
+        self._count(status, response)
+        if status == 401:  # 3
+            raise UpstreamKeyRefused(
+                f"{self._name} does not take our key (status 401): set providers.{self._name}.api_key",
+                source=self._name,
+            )
+        if self._more and status in MOVE_ON:  # 4
+            raise self._refused(f"status {status}", status)
+
+    def _count(self, status: int, response: Response) -> None:
+        self.outcome = Outcome.FAILED if status in _OUT_OF_ORDER else Outcome.REFUSED
+        self.reason = f"status {status}"
+        if status in _ASKS_TO_WAIT and (wait_s := retry_after_s(response.headers)) is not None:
+            self.outcome = Outcome.REFUSED  # it lives, and says when
+            self._health.asked_to_wait(self._target, self._clock(), wait_s)
+
+    def _refused(self, what: str, status: int) -> UpstreamRefused:
+        return UpstreamRefused(f"{self._name} answered with {what}", source=self._name, status=status, body=b"")
+
+
+def _is_page(headers: list[tuple[bytes, bytes]]) -> bool:
+    """A captive portal, a proxy's error page, an address that is not an API's."""
+    kind = first(headers, b"content-type")
+    return kind is not None and kind.lstrip()[:9].lower() == b"text/html"

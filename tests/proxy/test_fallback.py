@@ -119,6 +119,21 @@ async def test_broken_answer_is_not_repeated_elsewhere(tmp_path: Path) -> None:
         assert other.requests == []
 
 
+@STREAMED
+async def test_web_page_is_no_answer(tmp_path: Path, *, stream: bool) -> None:
+    """A captive portal's 200: the next target answers; where there is none, the caller is told what came."""
+    page = b"<!doctype html><title>Sign in</title>"
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/html; charset=utf-8\r\ncontent-length: %d\r\n\r\n" % len(page)
+    async with two(tmp_path) as (gateway, one, other):
+        one.queue(head + page)
+        assert (await send(gateway, stream=stream)).status == 200
+        assert len(other.requests) == 1
+        one.queue(head + page)
+        answer = await send(gateway, stream=stream, model="only")
+        assert (answer.status, answer.error["code"]) == (502, "upstream_refused")
+        assert "web page" in answer.error["message"]
+
+
 # ---------------------------------------------------------------- errors inside of a stream
 
 
