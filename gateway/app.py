@@ -48,7 +48,9 @@ from .preload import preload
 
 log = logging.getLogger("roundhouse")
 
-DATA_PATHS = frozenset(("/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens"))
+DATA_PATHS = frozenset(
+    ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens")
+)
 # How long the start waits for servers in reach to say what they have: they answer in milliseconds, or nobody listens there.
 FIRST_LOOK_S = 1.0
 # After the server has waited for its requests: what is still held then belongs to nobody.

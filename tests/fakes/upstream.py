@@ -372,7 +372,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def speak_openai(exchange: Exchange) -> None:
-    """The default: `/health`, `/v1/models`, chat completions plain and streamed; all else is a 404."""
+    """The default: `/health`, `/v1/models`, completions plain and streamed (in chat form); all else is a 404."""
     body = await exchange.body()
     upstream, request = exchange.upstream, exchange.request
     path = request.path.partition("?")[0]
@@ -381,7 +381,7 @@ async def speak_openai(exchange: Exchange) -> None:
     elif path.endswith("/models"):
         model = {"id": upstream.model, "object": "model", "created": 1_700_000_000, "owned_by": "fake"}
         await exchange.answer(200, {"object": "list", "data": [model]})
-    elif not path.endswith("/chat/completions"):
+    elif not path.endswith("/completions"):
         error = {
             "message": f"no such path: {path}",
             "type": "invalid_request_error",

@@ -14,6 +14,7 @@ from tests.cli.gateways import served
 from tests.fakes.lmstudio import FakeLmStudio
 from tests.fakes.ollama import FakeModel, FakeOllama
 from tests.fakes.running import CHAT, Running, ask, chat, running
+from tests.fakes.upstream import FakeUpstream
 from tests.journeys.models import ENGINE
 
 MIB = 1 << 20
@@ -221,3 +222,37 @@ async def test_what_a_killed_gateway_left_in_a_server_is_taken_out_by_the_next(t
         with served(tmp_path, toml):
             await ollama.until(lambda: list(ollama.loaded) == ["theirs:latest"])
         assert list(ollama.loaded) == ["theirs:latest"]
+
+
+async def test_embedding_models_are_loaded_and_asked(tmp_path: Path) -> None:
+    """They refuse a chat in their server's own words; looking at them loads nothing."""
+    async with FakeOllama(FakeModel("nomic:latest", capabilities=("embedding",))) as ollama:
+        toml = f'[server]\nport = 0\n[providers.ollama]\nkind = "ollama"\nbase_url = "{ollama.base_url}"\n'
+        async with running(tmp_path, toml) as gateway:
+            told = (await ask(gateway.port, "GET", "/v1/models/nomic")).json()["roundhouse"]
+            assert (told["capabilities"], told["state"]) == (["embedding"], "cold")
+            assert ollama.counts.loads == []
+            answer = await ask(gateway.port, "POST", "/v1/embeddings", {"model": "nomic", "input": "hi"})
+            assert (answer.status, answer.json()["object"]) == (200, "list")
+            assert ollama.counts.loads == ["nomic:latest"]
+            assert gateway.phases() == {"ollama/nomic:latest": "ready"}
+
+
+async def test_text_completions_pass(tmp_path: Path) -> None:
+    """Plain and streamed, by the same way."""
+    async with FakeUpstream() as upstream:
+        toml = f'[providers.up]\nkind = "openai"\nbase_url = "{upstream.base_url}"\nmodels = ["m"]\n'
+        async with running(tmp_path, toml) as gateway:
+            for stream in (False, True):
+                body = {
+                    "model": "up/m",
+                    "prompt": "hi",
+                    "stream": stream,
+                    "provider": {"order": ["x"]},
+                    "models": ["y"],
+                }
+                answer = await ask(gateway.port, "POST", "/v1/completions", body)
+                assert answer.status == 200
+                seen = upstream.requests[-1]
+                assert seen.path == "/v1/completions"
+                assert seen.json() == body | {"model": "m"}
