@@ -295,3 +295,12 @@ class Cached(Protocol):
     def trouble(self) -> ProviderError | None:
         """Why it is an old one."""
         ...
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """A provider whose upstream tells its version."""
+
+    async def version(self) -> str:
+        """Raises: ProviderError."""
+        ...

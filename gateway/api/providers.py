@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Protocol, runtime_checkable
@@ -16,7 +17,7 @@ from gateway.errors import InvalidRequest, UnknownProvider
 from gateway.proxy.pipeline import Upstream
 from gateway.proxy.sse import event
 from gateway.routing.listings import Listings, Shelf
-from providers.contract import Banker, Cached, Puller
+from providers.contract import Banker, Cached, Puller, Versioned
 from providers.errors import ProviderError
 from providers.price_filter import Settings
 
@@ -90,9 +91,12 @@ class Providers:
         }
 
     async def detail(self, name: str) -> dict[str, Any]:
-        """With what the upstream says of our key, asked now."""
+        """With what the upstream says of itself and of our key, asked now."""
         view = self.view(name)
         provider = self.shelf(name).provider
+        if isinstance(provider, Versioned):
+            with contextlib.suppress(ProviderError):  # what is wrong with it stands in `error`
+                view["version"] = await provider.version()
         if isinstance(provider, Banker):
             try:
                 view["account"] = await provider.account()

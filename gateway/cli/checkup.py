@@ -18,13 +18,13 @@ import msgspec
 
 from config.presets import is_loopback
 from config.schema import Config, ProviderConfig, split_target
-from providers.contract import Account, Banker, Held, Offer, Provider, Puller, Request
+from providers.contract import Account, Banker, Held, Offer, Provider, Puller, Request, Versioned
 from providers.errors import ProviderError, UpstreamKeyRefused, UpstreamTimeout, UpstreamUnreachable
 from providers.ollama_names import canonical
 
 from .findings import Book
 from .trial import TRY_WITHIN_S, Failure, Trial, choose, named
-from .words import count_text, size_text
+from .words import count_text, printable, size_text
 
 WITHIN_S = 10.0  # for everything but the trial: longer than any upstream needs that is of use
 _SHOWN = 5  # names in a line
@@ -105,8 +105,18 @@ class Checkup:
             for check in ("key", "catalogue"):
                 self.book.skipped(check, "not reached")
             return None
-        self.book.ok("address", f"{url} answers in {_milliseconds(began_s)}")
+        took = _milliseconds(began_s)
+        self.book.ok("address", f"{url} answers in {took}{await self._version()}")
         return status
+
+    async def _version(self) -> str:
+        """ ", version 0.12.0", where it tells one."""
+        if not isinstance(self._provider, Versioned):
+            return ""
+        try:
+            return f", version {printable(await self._within(self._provider.version()))}"
+        except ProviderError:  # what is wrong with it is told by the next checks
+            return ""
 
     async def _knock(self) -> int:
         request = Request(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.lies import server_error
 from tests.fakes.ollama import FakeModel, FakeOllama
 from tests.fakes.openrouter import KEY, FakeOpenRouter, entry
 from tests.fakes.running import CHAT, Running, ask, chat, running
@@ -191,6 +192,14 @@ async def test_model_is_fetched_with_progress_and_is_there(tmp_path: Path) -> No
         assert max(step["done_bytes"] for step in steps) > 0
         assert await ids(gateway) == ["box/old:latest", "box/new:1b"]
         assert (await ask(gateway.port, "POST", CHAT, chat("new:1b"))).status == 200
+
+
+async def test_detail_tells_the_upstreams_version(tmp_path: Path) -> None:
+    """Where it has one to tell."""
+    async with ollama(tmp_path) as (gateway, upstream):
+        assert (await get(gateway, "/admin/providers/box"))["version"]
+        upstream.lies["/api/version"] = server_error
+        assert "version" not in await get(gateway, "/admin/providers/box")
 
 
 async def test_fetch_that_fails_says_why_in_its_stream(tmp_path: Path) -> None:
