@@ -23,7 +23,7 @@ from config.presets import candidates, is_loopback, key_from, preset_of, proxy_f
 from config.schema import (
     ENGINE_KINDS,
     LOCAL,
-    REMOTE_KINDS,
+    ONLY_FOR,
     Config,
     Memory,
     ModelConfig,
@@ -37,6 +37,8 @@ from config.schema import (
 PLACEHOLDERS = frozenset({"port", "source", "alias", "context", "slots", "device_index"})
 # What describes an engine: two models may share one only if they agree on these.
 ENGINE_KEYS = ("source", "context", "slots", "device", "command", "args", "memory")
+# … and without an engine of ours in the route they mean nothing: a server, or an API, decides for itself.
+_STARTED_ONLY = ("source", "context", "slots", "threads", "device", "command", "args")
 NAME_CHARS_MAX = 256  # the longest names in use (registry paths with a digest) are below 150
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^{}]*)\}?")
@@ -235,6 +237,7 @@ class _Finish:
     def __init__(self, config: Config, raw: dict[str, object], environ: Mapping[str, str]) -> None:
         self._config = config
         self._file = config.path or _NO_FILE
+        self._raw_providers = cast("dict[str, dict[str, object]]", raw.get("providers", {}))
         self._raw_models = cast("dict[str, dict[str, object]]", raw.get("models", {}))
         self._environ = environ
         self._home = Path(environ.get("HOME") or Path.home())
@@ -340,12 +343,10 @@ class _Finish:
             if not _is_name(name) or "/" in name:
                 wanted = "a provider's name: printable, without '/' (a target is provider/upstream-name)"
                 raise ConfigError(self._file, dotted("providers", name), wanted, _shown(name))
-            if provider.preset and provider.kind != "openai":
-                wanted = "no preset, or kind openai"
-                raise ConfigError(self._file, dotted("providers", name, "preset"), wanted, _shown(provider.preset))
-            if provider.command and provider.kind in REMOTE_KINDS:
-                wanted = f"no command: kind {provider.kind} starts nothing (kind process does)"
-                raise ConfigError(self._file, dotted("providers", name, "command"), wanted, "one")
+            for key in self._raw_providers.get(name, ()):
+                if provider.kind not in (kinds := ONLY_FOR.get(key, (provider.kind,))):
+                    wanted = f"no {key}: it means nothing to kind {provider.kind}, only to {', '.join(kinds)}"
+                    raise ConfigError(self._file, dotted("providers", name, key), wanted, "one")
             if provider.kind not in ENGINE_KINDS and not provider.base_url:
                 wanted = f"the upstream's http:// or https:// address, or a preset (kind {provider.kind} needs one)"
                 raise ConfigError(self._file, dotted("providers", name, "base_url"), wanted, "nothing")
@@ -354,6 +355,9 @@ class _Finish:
 
     def _model(self, name: str, model: ModelConfig, models_dir: Path) -> ModelConfig:
         first = self._engine_targets(name, model)[:1]
+        if not first and (idle := [key for key in self._raw_models[name] if key in _STARTED_ONLY]):
+            wanted = f"no {idle[0]}: none of its targets is an engine that is started here"
+            raise ConfigError(self._file, dotted("models", name, idle[0]), wanted, "one")
         provider = self._providers[split_target(first[0])[0]] if first else None
         written = self._raw_models[name]
         device = (provider.device or "ram") if provider and "device" not in written else model.device

@@ -51,6 +51,20 @@ REMOTE_KINDS = ("openrouter", "openai", "anthropic")  # these only forward
 KINDS = (*ENGINE_KINDS, *SERVER_KINDS, *REMOTE_KINDS)  # a new kind is added here and in providers/__init__.py
 # Kind `openai`: who is meant, so that address and key need not be written. The addresses stand in providers/presets.py.
 PRESETS = ("openai", "groq", "together", "mistral", "deepseek", "vllm", "sglang", "llama_server", "tabbyapi")
+# Keys of [providers.NAME] that mean something to some kinds only; on another they are refused, not silently without effect.
+ONLY_FOR: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("command", "args", "env", "health", "device"), (*ENGINE_KINDS, *SERVER_KINDS)),
+    **dict.fromkeys(("base_url", "api_key", "headers", "ca_file", "proxy", "models"), (*SERVER_KINDS, *REMOTE_KINDS)),
+    **dict.fromkeys(
+        ("prices", "refresh_s", "max_concurrent", "queue_s", "connect_timeout_s", "total_s"),
+        (*SERVER_KINDS, *REMOTE_KINDS),
+    ),
+    **dict.fromkeys(("show_free_only", "prefer_free_models", "max_cost_per_token"), ("openrouter",)),
+    "binary": ("llama_cpp", "vllm"),
+    "memory": SERVER_KINDS,
+    "preset": ("openai",),
+    "pull": ("ollama",),
+}
 LOCAL = "local"  # the provider of kind llama_cpp that is always there
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from config.forms import NEVER, Secret
 from config.load import ConfigError, find_config, is_loopback, load
-from config.schema import KINDS, Config, ProviderConfig, split_target
+from config.schema import ENGINE_KINDS, KINDS, Config, ProviderConfig, split_target
 
 ENVIRON = {"HOME": "/home/someone"}
 
@@ -275,7 +275,7 @@ def test_secret_env_names_variables_when_they_feed_keys(tmp_path: Path) -> None:
     config = read(
         tmp_path,
         '[server]\napi_keys=["${A}"]\nadmin_keys=["x-${B}"]\nmodels_dir="${D}"\n'
-        '[providers.x]\nkind="vllm"\napi_key="${C}"\nenv={PATH="/opt:${E}"}',
+        '[providers.x]\nkind="ollama"\napi_key="${C}"\nenv={PATH="/opt:${E}"}',
         {"A": "1", "B": "2", "C": "3", "D": "/4", "E": "5"},
     )
     assert config.secret_env == {"A", "B", "C"}
@@ -433,5 +433,8 @@ def test_engine_is_refused_when_two_models_describe_it_differently(
 
 def test_every_kind_is_accepted_when_complete(tmp_path: Path) -> None:
     """KINDS is the list; each of them loads."""
-    text = "".join(f'[providers.{kind}]\nkind="{kind}"\nbase_url="http://h"\n' for kind in KINDS)
+    text = "".join(
+        f'[providers.{kind}]\nkind="{kind}"\n' + ("" if kind in ENGINE_KINDS else 'base_url="http://h"\n')
+        for kind in KINDS
+    )
     assert {provider.kind for provider in read(tmp_path, text).providers.values()} == set(KINDS)

@@ -107,10 +107,39 @@ def test_secret_parts_are_never_shown(tmp_path: Path) -> None:
         assert "s3cret" not in str(refused.value)
 
 
-def test_preset_is_for_kind_openai(tmp_path: Path) -> None:
-    """On another kind it would be silently without effect."""
-    with pytest.raises(ConfigError, match=r"preset: expected no preset, or kind openai"):
-        read(tmp_path, '[providers.x]\nkind = "ollama"\npreset = "openai"')
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("ollama", 'preset = "openai"'),
+        ("openai", 'command = "serve"'),
+        ("openrouter", 'command = "serve"'),
+        ("openai", 'pull = ["a"]'),
+        ("lmstudio", 'pull = ["a"]'),
+        ("openrouter", 'memory = "1GiB"'),
+        ("anthropic", "show_free_only = true"),
+        ("process", 'base_url = "http://x"'),
+        ("llama_cpp", "max_concurrent = 3"),
+        ("vllm", 'models = ["a"]'),
+        ("ollama", 'binary = "/x"'),
+    ],
+)
+def test_key_that_means_nothing_to_a_kind_is_refused(tmp_path: Path, kind: str, line: str) -> None:
+    """It would be silently without effect."""
+    key = line.partition(" ")[0]
+    with pytest.raises(
+        ConfigError, match=rf"providers\.x\.{key}: expected no {key}: it means nothing to kind {kind}, only to"
+    ):
+        read(tmp_path, f'[providers.x]\nkind = "{kind}"\n{line}')
+
+
+@pytest.mark.parametrize("line", ["context = 8192", 'source = "a.gguf"', "slots = 2", 'args = ["x"]'])
+def test_engines_key_is_refused_where_no_engine_is_started(tmp_path: Path, line: str) -> None:
+    """Ollama decides about its context itself."""
+    toml = '[providers.o]\nkind = "ollama"\n[models.m]\ntargets = ["o/m"]\n'
+    key = line.partition(" ")[0]
+    with pytest.raises(ConfigError, match=rf"models\.m\.{key}: expected no {key}: none of its targets is an engine"):
+        read(tmp_path, toml + line)
+    assert read(tmp_path, toml + 'pinned = true\nidle_s = 5\nmemory = "1GiB"').models["m"].pinned
 
 
 def test_address_or_preset_is_needed(tmp_path: Path) -> None:
@@ -155,10 +184,3 @@ def test_port_stays_in_the_environment_of_a_server(tmp_path: Path) -> None:
     """It is put in when the server is started, as in its command."""
     toml = '[providers.x]\nkind = "ollama"\ncommand = "ollama serve"\nenv = { OLLAMA_HOST = "127.0.0.1:${port}" }'
     assert read(tmp_path, toml).providers["x"].env == {"OLLAMA_HOST": Secret("127.0.0.1:${port}")}
-
-
-@pytest.mark.parametrize("kind", ["openai", "openrouter", "anthropic"])
-def test_command_is_refused_where_nothing_is_started(tmp_path: Path, kind: str) -> None:
-    """It would be silently without effect."""
-    with pytest.raises(ConfigError, match=rf"command: expected no command: kind {kind} starts nothing"):
-        read(tmp_path, f'[providers.x]\nkind = "{kind}"\nbase_url = "http://x"\ncommand = "x"')
