@@ -167,8 +167,10 @@ class OllamaProvider(Remote):
         """
         model = _model(spec)
         try:
-            await self._bring(model, spec.load_timeout_s)
-            await self._check(model)
+            for last in (False, True):
+                await self._bring(model, spec.load_timeout_s)
+                if await self._is_there(model, last=last):
+                    break
         except asyncio.CancelledError:
             await self._take_back(model)
             raise
@@ -206,19 +208,23 @@ class OllamaProvider(Remote):
         body = {"model": model, "input": "", "keep_alive": _FOREVER}
         await self.ask("POST", "/api/embed", Embedded, body, within_s=within_s)
 
-    async def _check(self, model: str) -> None:
-        """Raises: LoadFailed: it is not in memory, whatever was answered."""
+    async def _is_there(self, model: str, *, last: bool) -> bool:
+        """Whether it is in memory, whatever was answered. Another load may have pushed it out again: that is tried anew, once.
+
+        Raises: LoadFailed: it does not say, or the `last` try brought nothing either.
+        """
         try:
             there = await self._has(model)
         except ProviderError as error:
             text = f"{self.name} has loaded {model}, but does not say what it holds: {error.message}"
             raise LoadFailed(text, source=self.name, detail=error.detail) from error
-        if not there:
+        if last and not there:
             raise LoadFailed(
                 f"{self.name} says it has loaded {model}, but does not hold it: something else there pushed it out "
                 "(OLLAMA_MAX_LOADED_MODELS), or it runs elsewhere",
                 source=self.name,
             )
+        return there
 
     async def _take_back(self, model: str) -> None:
         """A load given up: Ollama stops loading when the connection is cut, and unloads what was complete already."""

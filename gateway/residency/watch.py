@@ -89,7 +89,7 @@ class Watch:
             log.debug("%s does not say what it holds: %s", name, error)
             return
         else:
-            if self._refused[name] >= GONE_AFTER:
+            if self._refused[name]:
                 for target in before:
                     manager.mended(target)
             self._refused[name] = 0

@@ -83,7 +83,7 @@ class Trouble:
 
     load: tuple[int, str] | None = None  # every load fails so: status and Ollama's words
     survives_cut: bool = False  # a load that is cut is complete nevertheless: the cut came too late
-    forgets: bool = False  # it says "loaded" and holds nothing
+    forgets: int = 0  # so many times it says "loaded" and holds nothing
 
 
 @dataclass(slots=True)
@@ -196,7 +196,9 @@ class FakeOllama(FakeUpstream):
         """A request has ended."""
         loaded.users = max(0, loaded.users - 1)
         loaded.expires_s = self.clock() + loaded.keep_s
-        if self.trouble.forgets or (loaded.keep_s <= 0 and loaded.users == 0):
+        forgotten = self.trouble.forgets > 0
+        self.trouble.forgets -= forgotten
+        if forgotten or (loaded.keep_s <= 0 and loaded.users == 0):
             self._drop(loaded)
         self.changed()
 

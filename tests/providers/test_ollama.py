@@ -347,9 +347,19 @@ async def test_a_load_from_nobody_asks_whether_ollama_runs(dead_port: int) -> No
 async def test_a_load_that_leaves_nothing_in_memory_has_failed() -> None:
     """Whatever Ollama says: its own limits may push it out at once, or it runs in the cloud."""
     async with connected(llama()) as it:
-        it.ollama.trouble.forgets = True
+        it.ollama.trouble.forgets = 2
         with pytest.raises(LoadFailed, match="does not hold it"):
             await it.load(LLAMA)
+        assert it.ollama.trouble.forgets == 0
+
+
+async def test_a_load_that_another_has_pushed_out_is_tried_anew() -> None:
+    """Once: two loads at the same time, and its own limit below both."""
+    async with connected(llama()) as it:
+        it.ollama.trouble.forgets = 1
+        await it.load(LLAMA)
+        assert list(it.ollama.loaded) == [LLAMA]
+        assert it.ollama.counts.loads == [LLAMA, LLAMA]
 
 
 @pytest.mark.parametrize("late", [False, True])
