@@ -430,7 +430,7 @@ class _Finish:
         provider_name, _ = split_target(target)
         provider = self._providers[provider_name]
         if provider.kind == "llama_cpp" and not model.source:
-            wanted = '"embedded", "pypi:NAME==VERSION/path/in/the/wheel", or the path of a GGUF file'
+            wanted = '"embedded", "hf:ORG/REPO/file.gguf", "pypi:NAME==VERSION/path/in/the/wheel", or a GGUF file'
             raise ConfigError(self._file, dotted("models", name, "source"), wanted, "nothing")
         if provider.kind != "process":
             return
