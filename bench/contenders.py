@@ -138,14 +138,18 @@ http {{
 
 
 @contextmanager
-def roundhouse(folder: Path, cores: Cores, tree: Path, name: str = "Roundhouse") -> Generator[Contender]:
+def roundhouse(
+    folder: Path, cores: Cores, tree: Path, name: str = "Roundhouse", remote: Upstreams | None = None
+) -> Generator[Contender]:
     """Roundhouse from a working tree, everything on: keys, metrics, and a lease of a supervised engine per request.
 
+    Args:
+        remote: forward to these in place of engines: through a provider's door, its health kept and its places counted.
     Raises: RuntimeError: it does not come up; the message has the end of its log.
     """
     port = rig.free_port()
     conf = folder / "roundhouse.toml"
-    conf.write_text(_roundhouse_toml(folder, port, cores))
+    conf.write_text(_roundhouse_toml(folder, port, cores) if remote is None else _remote_toml(folder, port, remote))
     argv = [sys.executable, "-m", "gateway", "serve", "--config", str(conf)]
     process = start(argv, core=cores.proxy, folder=folder, cwd=tree)
     try:
@@ -181,3 +185,23 @@ ram = "64MiB"
 kind = "process"
 env = {rig.toml_table({"RIG_CPU": str(cores.upstream)})}
 {model("echo", EVENTS, INTERVAL_US)}{model("slow", SLOW_EVENTS, SLOW_INTERVAL_US)}"""
+
+
+def _remote_toml(folder: Path, port: int, upstreams: Upstreams) -> str:
+    def upstream(name: str, address: int) -> str:
+        return f"""
+[providers.up_{name}]
+kind = "openai"
+base_url = "http://127.0.0.1:{address}/v1"
+models = ["{name}"]
+max_concurrent = 100000
+[models.{name}]
+targets = ["up_{name}/{name}"]
+"""
+
+    return f"""
+[server]
+port = {port}
+api_keys = [{rig.toml_string(KEY)}]
+state_dir = {rig.toml_string(str(folder))}
+{upstream("echo", upstreams.fast)}{upstream("slow", upstreams.slow)}"""

@@ -308,16 +308,24 @@ def _remarks(result: Result) -> list[str]:
     return remarks
 
 
-def starters_of(trees: Sequence[Path]) -> list[Callable[..., AbstractContextManager[Contender]]]:
-    """nginx first, then Roundhouse as it lies here, then as it lies in other folders, for a comparison before a commit."""
+def starters_of(trees: Sequence[Path], *, remote: bool) -> list[Callable[..., AbstractContextManager[Contender]]]:
+    """nginx first, then Roundhouse as it lies here, then as it lies in other folders, for a comparison before a commit.
+
+    Args:
+        remote: also as it lies here with the upstreams as providers of kind openai.
+    """
 
     def house(
         tree: Path, name: str, folder: Path, cores: machine.Cores, _: Upstreams
     ) -> AbstractContextManager[Contender]:
         return contenders.roundhouse(folder, cores, tree, name)
 
+    def forwarding(folder: Path, cores: machine.Cores, upstreams: Upstreams) -> AbstractContextManager[Contender]:
+        return contenders.roundhouse(folder, cores, ROOT, "Roundhouse to an API", upstreams)
+
     named = [(tree, "Roundhouse" if tree == ROOT else f"Roundhouse {tree.name}") for tree in trees]
-    return [contenders.nginx, *(partial(house, tree, name) for tree, name in named)]
+    houses = [partial(house, tree, name) for tree, name in named]
+    return [contenders.nginx, *houses, *([forwarding] if remote else [])]
 
 
 def main() -> int:
@@ -334,6 +342,9 @@ def main() -> int:
         metavar="DIR",
         help="measure that working tree too; may be repeated",
     )
+    parser.add_argument(
+        "--remote", action="store_true", help="also Roundhouse forwarding to an API, in place of its own engines"
+    )
     options = parser.parse_args()
     plan = QUICK if options.quick else FULL
     if options.rounds:
@@ -342,7 +353,7 @@ def main() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        result = run(plan, starters_of([ROOT, *(tree.resolve() for tree in options.tree)]))
+        result = run(plan, starters_of([ROOT, *(tree.resolve() for tree in options.tree)], remote=options.remote))
     except (rig.Missing, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -6,6 +6,7 @@ The body stays the caller's bytes. Only a differing model name is written anew, 
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 
 import msgspec
 
@@ -24,6 +25,11 @@ class _Fields(msgspec.Struct):
     stream: object = None
 
 
+# Newer Pythons let a decoder go down 10,000 levels; engines behind us may have no limit at all. Nothing real is a tenth as deep.
+DEPTH_MAX = 2000
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_STEP = {0x5B: 1, 0x7B: 1, 0x5D: -1, 0x7D: -1}  # [ { ] }
+_NO_BRACKETS = bytes(set(range(256)) - _STEP.keys())
 _decode = msgspec.json.Decoder(_Fields).decode
 # Possessive, so that a string of megabytes (a picture) is one pass without a stack.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],]', re.DOTALL)
@@ -35,6 +41,8 @@ def peek(body: bytes) -> Peek:
         fields = _decode(body)
         if not body.isascii():
             body.decode()  # fields that were skipped have not been looked at
+        if body.count(b"[") + body.count(b"{") > DEPTH_MAX and _depth(body) > DEPTH_MAX:
+            raise RecursionError
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"The body is not valid UTF-8 at byte {error.start}", code="invalid_json") from None
     except RecursionError:
@@ -50,6 +58,12 @@ def peek(body: bytes) -> Peek:
     if not isinstance(model, str) or not model:
         raise InvalidRequest("'model' must be a non-empty string", param="model", code="invalid_model")
     return Peek(model, fields.stream is True)
+
+
+def _depth(body: bytes) -> int:
+    """Of valid JSON."""
+    brackets = _STRING.sub(b"", body).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEP.__getitem__, brackets)))
 
 
 def with_model(body: bytes, name: str) -> bytes:

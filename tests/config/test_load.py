@@ -352,7 +352,10 @@ def test_folders_come_from_file_then_variable_then_xdg_when_loaded(tmp_path: Pat
             '[models.a]\ntargets = ["nope/a"]',
             "models.a.targets[0]: expected a provider that is configured (local), got",
         ),
-        ("[models.a]\n", 'models.a.source: expected "embedded", "hf:ORG/REPO/file.gguf", "pypi:NAME==VERSION/path/in/the/wheel", or'),
+        (
+            "[models.a]\n",
+            'models.a.source: expected "embedded", "hf:ORG/REPO/file.gguf", "pypi:NAME==VERSION/path/in/the/wheel", or',
+        ),
         ("[providers.'a/b']\nkind='vllm'", "providers.\"a/b\": expected a provider's name: printable, without '/'"),
         (
             "[providers.p]\nkind='process'\n[models.a]\ntargets=['p/a']",

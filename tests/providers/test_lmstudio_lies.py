@@ -48,7 +48,7 @@ async def _array(exchange: Exchange) -> None:
 
 
 async def _deep(exchange: Exchange) -> None:
-    await exchange.answer(200, b'{"models": ' + b"[" * 3000 + b"]" * 3000 + b"}")
+    await exchange.answer(200, b'{"models": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
 
 
 async def _not_utf8(exchange: Exchange) -> None:

@@ -233,3 +233,16 @@ def test_with_model_is_quick_when_a_picture_of_megabytes_is_inline() -> None:
     started_s = time.perf_counter()
     assert with_model(body, "b").endswith(b'"model":"b"}')
     assert time.perf_counter() - started_s < max(reference_s * 5, 1.0)
+
+
+@pytest.mark.parametrize(("levels", "accepted"), [(100, True), (900, True), (2001, False), (100_000, False)])
+def test_depth_is_limited_on_every_python(levels: int, accepted: bool) -> None:
+    """Brackets in strings are none; a body with many that are not nested is no deep one."""
+    wide = ", ".join(["{}"] * 3000)
+    deep = "[" * levels + "]" * levels
+    body = f'{{"model": "m", "a": {deep}, "b": "{"[{" * 3000}", "c": [{wide}]}}'.encode()
+    if accepted:
+        assert peek(body).model == "m"
+    else:
+        with pytest.raises(InvalidRequest, match="nested too deeply"):
+            peek(body)
