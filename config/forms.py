@@ -263,7 +263,7 @@ def _device_sizes(value: object) -> dict[str, int]:
 
 
 def _footprint(value: object) -> dict[str, int]:
-    """{device: bytes}; a single size stands under "" until `load` knows the model's device."""
+    """{device: bytes}; a single size stands under "" until the model's device is known."""
     return _device_sizes(cast("object", value)) if isinstance(value, dict) else {"": positive_size(value)}
 
 

@@ -362,7 +362,7 @@ class _Finish:
         written = self._raw_models[name]
         device = (provider.device or "ram") if provider and "device" not in written else model.device
         memory = model.memory
-        if memory and "" in memory:
+        if memory and "" in memory and first:  # of a server's model it is known only there on which device it counts
             memory = {device: memory[""]}
         source = model.source
         # vLLM also takes the name of a repository, which a path must not be made of

@@ -24,7 +24,7 @@ from gateway.routing.catalog import Catalog, Listing, Model, Target
 from gateway.routing.health import Health
 from gateway.routing.listings import FAR_EVERY_S, NEAR_EVERY_S, Shelf
 from providers import ENGINES, REMOTES
-from providers.contract import EngineSpec, Offer, Provider, Server
+from providers.contract import EngineSpec, Footprint, Offer, Provider, Server
 from providers.fetch import EMBEDDED, source_path
 from providers.hosted import HostedServer
 from providers.ollama_names import canonical
@@ -240,6 +240,7 @@ def managed_in_servers(
     listings: Iterable[Listing],
 ) -> Mapping[str, Managed]:
     """Target → how residency brings it into a server's memory: what the servers list, and what the configuration routes to."""
+    limits = config.residency
     wanted: dict[str, ModelConfig] = {}
     for model in models.values():
         for key in model.targets:
@@ -254,21 +255,26 @@ def managed_in_servers(
             spec = EngineSpec(
                 target=key,
                 alias=upstream_name,
-                declared=model.memory,
-                load_timeout_s=config.residency.load_timeout_s
-                if model.load_timeout_s is None
-                else model.load_timeout_s,
-                stop_timeout_s=config.residency.stop_timeout_s,
+                declared=_declared(model, provider.server),
+                load_timeout_s=limits.load_timeout_s if model.load_timeout_s is None else model.load_timeout_s,
+                stop_timeout_s=limits.stop_timeout_s,
             )
             managed[key] = Managed(
                 provider.server,
                 spec,
                 footprint_key(provider.kind, spec),
-                idle_s=config.residency.idle_s if model.idle_s is None else model.idle_s,
+                idle_s=limits.idle_s if model.idle_s is None else model.idle_s,
                 pinned=model.pinned,
                 server=provider.server,
             )
     return managed
+
+
+def _declared(model: ModelConfig, server: Server) -> Footprint | None:
+    """The operator's word on its size; one size counts where that server's models do."""
+    if model.memory is None or "" not in model.memory:
+        return model.memory
+    return server.place(model.memory[""])
 
 
 def catalog_of(

@@ -37,8 +37,9 @@ async def _pull(name: str, wanted: tuple[str, ...], provider: Provider, listings
             continue
         log.info("%s fetches %s", name, model)
         try:
-            async for _ in cast("Puller", provider).pull(model):
-                pass
+            async with contextlib.aclosing(cast("Puller", provider).pull(model)) as steps:
+                async for _ in steps:
+                    pass
         except ProviderError as error:
             log.warning("%s could not fetch %s: %s", name, model, error)
         else:

@@ -6,7 +6,7 @@ residency decides when, the loader only carries it out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -194,6 +194,10 @@ class Server(Loader, Protocol):
         """The engine of a model that is in its memory already."""
         ...
 
+    def place(self, size_bytes: int) -> Footprint:
+        """On which devices of ours so many bytes count: an operator's word on a model's size."""
+        ...
+
     def root_pid(self) -> int | None:
         """The root of the server's processes when it runs on this machine and can be found: their memory is ours, too.
 
@@ -256,7 +260,7 @@ class Provider(Protocol):
 class Puller(Protocol):
     """A provider that can fetch models to its own disk and delete them there."""
 
-    def pull(self, name: str) -> AsyncIterator[Pulling]:
+    def pull(self, name: str) -> AsyncGenerator[Pulling, None]:
         """Fetch a model; ends when it is there. Abandoned, the upstream stops (and can go on where it was).
 
         Raises: PullFailed: with the upstream's own words; ProviderError.

@@ -164,6 +164,10 @@ class LmStudioProvider(Remote):
             raise self._failed(name, said or error.message, error.detail) from error
         return self.adopt(spec)
 
+    def place(self, size_bytes: int) -> Footprint:
+        """On which devices of ours so many bytes count."""
+        return self._placement.placed(size_bytes)
+
     def adopt(self, spec: EngineSpec) -> Engine:
         """The engine of a model that is in its memory already, whoever loaded it."""
         return ServedEngine(spec, self.endpoint, partial(self._stop, spec))

@@ -180,6 +180,10 @@ class OllamaProvider(Remote):
             raise self._load_failed(model, error) from error
         return self.adopt(spec)
 
+    def place(self, size_bytes: int) -> Footprint:
+        """On which devices of ours so many bytes count."""
+        return self._placement.placed(size_bytes)
+
     def adopt(self, spec: EngineSpec) -> Engine:
         """The engine of a model that is in its memory already."""
         model = _model(spec)

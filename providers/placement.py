@@ -35,16 +35,19 @@ class Placement(msgspec.Struct, frozen=True):
         sizes = {"ram": ram_bytes, self.gpu or "gpu0": gpu_bytes}
         return {device: size for device, size in sizes.items() if size > 0}
 
-    def expected(self, weights_bytes: int) -> Mapping[str, int]:
-        """What a model will hold, from the size of its weights: on the GPU as much as fits there, the rest in RAM.
+    def placed(self, size_bytes: int) -> Mapping[str, int]:
+        """Where so many bytes will be: on the GPU as much as fits there, the rest in RAM.
 
         Ollama and LM Studio both split a model that is larger than the GPU, layer by layer.
         """
-        size = int(weights_bytes * _BESIDE_WEIGHTS)
-        on_gpu = size if self.own is None and self.gpu is not None else 0
+        on_gpu = size_bytes if self.own is None and self.gpu is not None else 0
         if self.gpu_bytes:
             on_gpu = min(on_gpu, int(self.gpu_bytes * _GPU_SHARE))
-        return self.footprint(size - on_gpu, on_gpu)
+        return self.footprint(size_bytes - on_gpu, on_gpu)
+
+    def expected(self, weights_bytes: int) -> Mapping[str, int]:
+        """What a model will hold, from the size of its weights."""
+        return self.placed(int(weights_bytes * _BESIDE_WEIGHTS))
 
 
 def placement_of(name: str, config: ProviderConfig, gpus: Mapping[str, int]) -> Placement:

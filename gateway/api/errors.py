@@ -52,9 +52,8 @@ TABLE: Mapping[type[Exception], Row] = {
     theirs.UpstreamKeyRefused: Row(502, "upstream_error", retry=False),
     theirs.UpstreamCoolingDown: Row(503, "upstream_error"),
     theirs.UpstreamBusy: Row(503, "upstream_error"),
-    theirs.UpstreamRefused: Row(
-        502, "upstream_error", retry=False
-    ),  # its own status where its words are an error of its own
+    # told with its own status where its words are an error of its own
+    theirs.UpstreamRefused: Row(502, "upstream_error", retry=False),
     theirs.UpstreamBroke: Row(502, "upstream_error"),
     theirs.LoadFailed: Row(503, "load_error", retry=False),
     theirs.PullFailed: Row(502, "upstream_error", retry=False),

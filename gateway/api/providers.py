@@ -139,8 +139,9 @@ class Providers:
     async def pull(self, name: str, puller: Puller, model: str) -> AsyncIterator[bytes]:
         """Progress as server-sent events; the last one is `[DONE]`, or an error."""
         try:
-            async for step in puller.pull(model):
-                yield event(step)
+            async with contextlib.aclosing(puller.pull(model)) as steps:  # a caller who leaves ends it at once
+                async for step in steps:
+                    yield event(step)
         except ProviderError as error:
             yield in_stream(error, between_events=True)
             return

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -139,13 +139,9 @@ async def _from_upstream(item: Upstream, config: Config, tell: Progress) -> str:
     """The target's name. Raises: ProviderError."""
     async with upstreams.puller(config, item.provider) as (provider, disk):
         if item.always or not await _has(provider, item.name):
-            steps = disk.pull(item.name)
-            try:
+            async with contextlib.aclosing(disk.pull(item.name)) as steps:  # abandoned: its connection is cut now
                 async for step in steps:
                     tell(step.stage, step.done_bytes, step.total_bytes)
-            finally:
-                if isinstance(steps, AsyncGenerator):  # abandoned: its connection is cut now, not when it is collected
-                    await steps.aclose()
     return written(item)
 
 

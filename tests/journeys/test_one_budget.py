@@ -256,3 +256,24 @@ async def test_text_completions_pass(tmp_path: Path) -> None:
                 seen = upstream.requests[-1]
                 assert seen.path == "/v1/completions"
                 assert seen.json() == body | {"model": "m"}
+
+
+async def test_operators_word_on_a_size_counts_where_the_server_is(tmp_path: Path) -> None:
+    """On the device of the server's own memory, before anything was loaded there."""
+    async with FakeOllama(FakeModel("big:latest", size_bytes=10 * MIB)) as ollama:
+        toml = f"""
+        [server]
+        port = 0
+        [providers.box]
+        kind = "ollama"
+        base_url = "{ollama.base_url}"
+        memory = "1GiB"
+        [models.big]
+        targets = ["box/big"]
+        memory = "2GiB"
+        """
+        async with running(tmp_path, toml) as gateway:
+            answer = await ask(gateway.port, "POST", CHAT, chat("big"))
+            assert (answer.status, answer.error["code"]) == (400, "larger_than_budget")
+            assert "box" in answer.error["message"]
+            assert ollama.counts.loads == []

@@ -85,6 +85,9 @@ class FakeServer:
     def adopt(self, spec: EngineSpec) -> Engine:
         return Ward(self, spec)
 
+    def place(self, size_bytes: int) -> Footprint:
+        return {"ram": size_bytes}
+
     def root_pid(self) -> int | None:
         return 4711
 
