@@ -17,7 +17,6 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from config.presets import BY_KIND, BY_PRESET
 from gateway.cli.commands import roundhouse
 from tests.fakes.processes import ENGINE, ROOT
 
@@ -59,10 +58,8 @@ targets = ["rig/g"]
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    """This process's own, without anything of Roundhouse's, of the user's home, or of upstreams and their keys."""
-    presets = (*BY_KIND.values(), *BY_PRESET.values())
-    upstreams = {name for preset in presets for name in (*preset.key_env, *preset.url_env)}
-    kept = {name: it for name, it in os.environ.items() if name not in upstreams and not name.startswith("ROUNDHOUSE_")}
+    """This process's own (see conftest.py), without anything of Roundhouse's or of the user's home."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ROUNDHOUSE_")}
     folders = {"HOME": str(folder), "XDG_DATA_HOME": str(folder / "data"), "XDG_STATE_HOME": str(folder / "state")}
     return {**kept, **folders, **more}
 
