@@ -87,6 +87,9 @@ class Guard:
             self._places.release()
 
     async def _take_place(self, places: asyncio.Semaphore) -> None:
+        if not places.locked():
+            await places.acquire()  # at once: a timer would cost more than all else here
+            return
         self.waiting += 1
         try:
             async with asyncio.timeout(self._queue_s):
