@@ -44,7 +44,7 @@ _BEYOND_S = 60.0  # above `ready_s`, which ends the wait itself, with better wor
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The clocks of a server of ours, in seconds."""
 
-    ready_s: float = 60.0  # from its start to its first answer (ORIGINS T46)
+    ready_s: float = 60.0  # from its start to its first answer: a container on a cold disk takes tens of seconds
     stop_s: float = 10.0  # from TERM to KILL: as [residency] stop_timeout_s, and as `docker stop` has it
     pause_first_s: float = 1.0  # before it is started again; doubled with each further failure
     pause_max_s: float = 60.0  # … up to this: a command that needs mending is not in a hurry

@@ -34,7 +34,7 @@ TRIAL_WAIT_S = 0.5  # what others are told while a trial is under way: its end i
 # the operator has mended it.
 ASKED_MAX_S = 120.0
 TARGETS_MAX = 256  # of one provider that rest at once; OpenRouter has 600 models, but nobody is refused by all of them
-WINDOW = 1_000  # outcomes and measurements kept (ORIGINS P32)
+WINDOW = 1_000  # outcomes and measurements kept: a p99 of them still stands on ten
 _REASON_CHARS = 300
 
 
@@ -336,7 +336,7 @@ class Health:
 
 
 def percentile(ordered: Sequence[float], percent: int) -> float | None:
-    """The value at index int(percent / 100 · n), clamped (ORIGINS T78); None of nothing."""
+    """The value at index int(percent / 100 · n), clamped; None of nothing."""
     if not ordered:
         return None
     return ordered[min(percent * len(ordered) // 100, len(ordered) - 1)]

@@ -276,7 +276,7 @@ async def test_list_of_models_can_be_narrowed(tmp_path: Path, query: str, names:
 
 
 async def test_price_is_told_digit_for_digit(tmp_path: Path) -> None:
-    """In USD per token: the original divided by a million once more."""
+    """In USD per token, as OpenRouter has it: not divided by a million once more."""
     async with market(tmp_path) as (gateway, _):
         told = (await ask(gateway.port, "GET", "/v1/models/lab/paid")).json()["roundhouse"]
         assert (told["price"]["prompt"], told["price"]["completion"]) == ("0.000001", "0.000002")

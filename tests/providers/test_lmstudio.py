@@ -328,7 +328,7 @@ async def test_an_unknown_model_has_no_estimate() -> None:
             provider.estimate(spec("qwen3-4b"))
 
 
-# ------------------------------------------------------------ requests (ORIGINS T51)
+# ------------------------------------------------------------ requests
 
 
 @REST

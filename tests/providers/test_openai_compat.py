@@ -68,7 +68,7 @@ async def one(entry: dict[str, object]) -> Offer:
     ],
 )
 async def test_paths_are_neither_doubled_nor_lost_when_base_url_has_any_form(path: str, root: str) -> None:
-    """For requests and for the list alike; the query stays (ORIGINS W10: the originals had /v1/v1)."""
+    """For requests and for the list alike; the query stays."""
     async with FakeUpstream() as upstream, provider(upstream, path) as it:
         upstream.queue(SHORT)
         response = await it.send(request(path=b"/v1/chat/completions?beta=true"))
@@ -95,7 +95,7 @@ async def test_body_and_headers_are_untouched_when_the_root_is_another() -> None
 
 
 async def test_key_goes_as_bearer_when_there_is_one() -> None:
-    """In place of whatever the caller sent; none is sent without one (ORIGINS T58)."""
+    """In place of whatever the caller sent; none is sent without one."""
     async with FakeUpstream() as upstream:
         for key, expected in ((Secret("sk-1"), "Bearer sk-1"), (None, None)):
             async with provider(upstream, api_key=key) as it:
@@ -117,7 +117,7 @@ async def test_configured_names_are_the_catalogue_when_there_are_some() -> None:
 
 
 async def test_offer_has_only_a_name_when_the_upstream_says_no_more() -> None:
-    """OpenAI, DeepSeek: nothing is guessed, neither context nor abilities nor prices (ORIGINS T60)."""
+    """OpenAI, DeepSeek: nothing is guessed, neither context nor abilities nor prices."""
     assert await one({"created": 1_686_935_002, "owned_by": "openai"}) == Offer(name="m", created=1_686_935_002)
     assert await one({"owned_by": "deepseek"}) == Offer(name="m")
 
@@ -167,7 +167,7 @@ async def test_models_switched_off_are_left_out_when_groq_lists_them() -> None:
 
 
 async def test_bare_list_is_read_when_together_answers() -> None:
-    """Types become abilities where we have the word. Its prices have no documented unit and are not read (ORIGINS W11)."""
+    """Types become abilities where we have the word. Its prices have no documented unit and are not read."""
     types = ["chat", "language", "code", "embedding", "rerank", "image", "moderation", "audio"]
     pricing = {"hourly": 0, "input": 0.3, "output": 0.3, "base": 0, "finetune": 0}
     listed = await offers([{"id": kind, "type": kind, "context_length": 8192, "pricing": pricing} for kind in types])
@@ -239,7 +239,7 @@ async def test_prices_are_the_operators_when_the_upstream_lists_the_model() -> N
 
 
 async def test_refusal_says_what_to_set_when_there_is_no_list() -> None:
-    """An API without /v1/models can be used: its names are written down (ORIGINS T58 took 404 for well)."""
+    """An API without /v1/models can be used: its names are written down."""
     async with FakeUpstream() as upstream, provider(upstream, "/other") as it:
         upstream.queue(b'HTTP/1.1 404 No\r\ncontent-length: 25\r\n\r\n{"error": "no such path"}')
         with pytest.raises(
@@ -279,7 +279,7 @@ async def test_key_is_refused_clearly_when_the_upstream_does_not_take_it() -> No
     ],
 )
 def test_configuration_is_refused_when_address_kind_or_key_is_missing(tmp_path: Path, text: str, words: str) -> None:
-    """Where the originals ran with silent defaults (ORIGINS T57, W10)."""
+    """Nothing runs with silent defaults."""
     path = tmp_path / "roundhouse.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=words):

@@ -57,7 +57,7 @@ def test_it_is_a_kind_of_its_own(tmp_path: Path) -> None:
     ],
 )
 def test_the_path_is_never_doubled(written: str, base: str) -> None:
-    """However much of it the operator wrote (ORIGINS W10)."""
+    """However much of it the operator wrote."""
     assert api_base(written) == base
 
 
@@ -85,7 +85,7 @@ async def test_the_catalogue_is_filtered_by_default(tmp_path: Path) -> None:
 
 
 async def test_the_filter_changes_at_run_time_without_a_download(tmp_path: Path) -> None:
-    """ORIGINS T42: the next catalogue is made of what is at hand; the one after it asks again."""
+    """The next catalogue is made of what is at hand; the one after it asks again."""
     async with connected(tmp_path) as it:
         await it.provider.catalogue()
         it.provider.set_filter(Settings(show_free_only=True))
@@ -111,7 +111,7 @@ async def test_setting_the_same_filter_again_changes_nothing(tmp_path: Path) -> 
 
 
 async def test_free_and_affordable_look_past_the_filter(tmp_path: Path) -> None:
-    """ORIGINS T41: `listed` is all there is."""
+    """`listed` is all there is."""
     async with connected(tmp_path) as it:
         assert it.provider.listed == ()
         it.provider.set_filter(Settings(show_free_only=True))
@@ -126,7 +126,7 @@ async def test_free_and_affordable_look_past_the_filter(tmp_path: Path) -> None:
 async def test_settings_come_from_configuration_and_environment(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """ORIGINS T40 and T107; a variable that makes no sense is said in the log."""
+    """A variable that makes no sense is said in the log."""
     environ = {"OPENROUTER_SHOW_FREE_ONLY": "yes", "OPENROUTER_MAX_COST_PER_TOKEN": "cheap"}
     async with connected(tmp_path, environ=environ, prefer_free_models=False) as it:
         assert it.provider.filter == Settings(show_free_only=True, prefer_free_models=False)

@@ -180,7 +180,7 @@ def test_the_next_page_is_taken_by_its_query_only(links: object, query: str | No
 
 
 def test_configured_names_come_in_their_order() -> None:
-    """ORIGINS T40, preferred_models; each once."""
+    """The operator's choice, in his order; each once."""
     listed = [Offer(name=name, context_length=n) for n, name in enumerate(("a", "b", "c"), 1)]
     assert choose(listed, ("c", "a", "c"), frozenset()) == [listed[2], listed[0]]
 

@@ -1,4 +1,4 @@
-"""The free filter: every case of ORIGINS T36 to T42."""
+"""What is shown of a priced catalogue: free ones only, free ones first, none dearer than a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prices: read digit for digit, never rounded, averaged or guessed; ORIGINS T34, T41, T43 and W11."""
+"""Prices: read digit for digit, never rounded, averaged or guessed."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_price_from_elsewhere_is_sound_only_with_usual_amounts(amount: str) ->
     assert is_sound(known(MINI))
 
 
-# --- the original's fault
+# --- a millionth too cheap
 
 
 def test_the_price_per_token_is_not_divided_by_a_million_again() -> None:
@@ -242,7 +242,7 @@ def test_free_is_what_costs_nothing_at_all() -> None:
     ],
 )
 def test_categories_have_exact_limits(dearest: str, name: str) -> None:
-    """ORIGINS T43, in USD per token; a limit itself still belongs to the cheaper one."""
+    """In USD per token; a limit itself still belongs to the cheaper one."""
     assert category(price("0", dearest)) == name
     assert category(price(dearest, "0")) == name
 
@@ -255,7 +255,7 @@ def test_free_and_unknown_are_categories_of_their_own() -> None:
 
 
 def test_estimate_is_the_dearest_token_times_their_number() -> None:
-    """ORIGINS T41: None where there is no price, never zero."""
+    """None where there is no price, never zero."""
     assert estimate(known(MINI), 1000) == Decimal("0.0006")
     assert estimate(FREE, 1000) == 0
     assert estimate(None, 1000) is None
@@ -263,7 +263,7 @@ def test_estimate_is_the_dearest_token_times_their_number() -> None:
 
 
 def test_a_month_in_four_sizes() -> None:
-    """ORIGINS T43: 1,000, 5,000, 20,000 and 100,000 tokens a day for 30 days."""
+    """1,000, 5,000, 20,000 and 100,000 tokens a day for 30 days."""
     assert monthly(known(MINI)) == {
         1_000: Decimal("0.018"),
         5_000: Decimal("0.09"),

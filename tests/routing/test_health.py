@@ -373,7 +373,7 @@ def test_view_forgets_old_outcomes_and_measurements(provider: Provider) -> None:
     ],
 )
 def test_percentile_takes_the_clamped_index(values: list[float], percent: int, expected: float | None) -> None:
-    """ORIGINS T78."""
+    """The value at index int(p / 100 · n), clamped."""
     assert percentile(values, percent) == expected
 
 
