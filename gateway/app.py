@@ -17,7 +17,7 @@ from litestar import Litestar, Request, Response, asgi
 from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler
 
-from config.schema import Config
+from config.schema import Config, ModelConfig
 from gateway.access.keys import Keys
 from gateway.api.admin import admin_routes
 from gateway.api.data import DataRoutes
@@ -79,7 +79,7 @@ class _Ground(msgspec.Struct, frozen=True):
     reading: Reading
     footprints: Footprints
     providers: Mapping[str, Provider]
-    directory: Directory
+    models: Mapping[str, ModelConfig]
 
 
 class _Parts(msgspec.Struct, frozen=True):
@@ -125,17 +125,26 @@ async def _lay_ground(config: Config, stack: AsyncExitStack) -> _Ground:
     providers = assembly.providers_of(config, assembly.specs_of(config, models), warden, site)
     for provider in providers.values():
         stack.push_async_callback(provider.aclose)
-    directory = Directory(config, models, providers, int(time.time()))
-    return _Ground(config, hosted, measurer, reading, footprints, providers, directory)
+    return _Ground(config, hosted, measurer, reading, footprints, providers, models)
 
 
 async def _build(ground: _Ground, stack: AsyncExitStack) -> Gateway:
     clock = asyncio.get_running_loop().time
-    config, directory, providers = ground.config, ground.directory, ground.providers
+    config, providers = ground.config, ground.providers
+    health = assembly.health_of(providers, clock)
+    listings = Listings(
+        assembly.shelves_of(config, providers),
+        health,
+        lambda: directory.update(listings.listings(), residency),
+        clock,
+        random.random,
+    )
+    known = listings.listings()
+    directory = Directory(config, ground.models, providers, int(time.time()), known)
     # the servers that we start end after what is in their memory has been unloaded
     _start(stack, [server.run() for server in ground.hosted.values()])
     residency = ResidencyManager(
-        directory.managed(),
+        directory.managed(known),
         assembly.with_servers(config, budgets(ground.reading, config.memory)),
         measurer=ground.measurer,
         footprints=ground.footprints,
@@ -147,15 +156,6 @@ async def _build(ground: _Ground, stack: AsyncExitStack) -> Gateway:
     residency.disown(await leftovers.open())
     stack.push_async_callback(leftovers.aclose)
     stack.push_async_callback(residency.aclose, DRAIN_S)
-    health = assembly.health_of(providers, clock)
-    listings = Listings(
-        assembly.shelves_of(config, providers),
-        health,
-        lambda: directory.update(listings.listings(), residency),
-        clock,
-        random.random,
-    )
-    directory.update(listings.listings(), residency)
     upstreams = assembly.upstreams_of(config, providers, health, clock, random.random)
     metrics = Metrics(lambda: (*residency_gauges(residency), *provider_series(listings, upstreams, clock)))
     residency.journal.listeners += [partial(count_happenings, metrics), _log_happening, leftovers.heed]

@@ -22,19 +22,25 @@ class Directory:
     Args:
         models: the configured ones.
         created: seconds since the epoch, for models that say nothing of their own.
+        listings: what is known before anybody was asked.
     Raises: ConfigError: a name is given twice.
     """
 
     def __init__(
-        self, config: Config, models: Mapping[str, ModelConfig], providers: Mapping[str, Provider], created: int
+        self,
+        config: Config,
+        models: Mapping[str, ModelConfig],
+        providers: Mapping[str, Provider],
+        created: int,
+        listings: Sequence[Listing],
     ) -> None:
         self._config = config
         self._models = models
         self._providers = providers
         self._created = created
-        self.catalog: Catalog = assembly.catalog_of(config, models, created)
+        self.catalog: Catalog = assembly.catalog_of(config, models, created, listings)
 
-    def managed(self, listings: Sequence[Listing] = ()) -> Mapping[str, Managed]:
+    def managed(self, listings: Sequence[Listing]) -> Mapping[str, Managed]:
         """Everything that residency decides about."""
         return {
             **assembly.managed_of(self._config, self._models, self._providers),

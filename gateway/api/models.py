@@ -24,15 +24,14 @@ from providers.pricing import as_wire, category, cost_per_token, is_free, read_a
 class Entries:
     """Makes the entries of one answer: what is in memory is looked up once for all of them."""
 
-    def __init__(self, catalog: Catalog, residency: ResidencyManager, listings: Listings) -> None:
-        self._catalog = catalog
+    def __init__(self, residency: ResidencyManager, listings: Listings) -> None:
         self._residency = residency
         self._listings = listings
         self._residents: Mapping[str, ResidentView] = {resident.target: resident for resident in residency.residents()}
 
     def entry(self, model: Model) -> Mapping[str, Any]:
         """OpenAI's model object, and `roundhouse`: where it stands and what its provider says of it."""
-        offer = self.offer(model)
+        offer = model.offer
         return {
             "id": model.name,
             "object": "model",
@@ -41,17 +40,10 @@ class Entries:
             "roundhouse": self._standing(model) | (_described(offer) if offer is not None else {}),
         }
 
-    def offer(self, model: Model) -> Offer | None:
-        """What is said of it, or of the first of its targets that is listed."""
-        if model.offer is not None:
-            return model.offer
-        named = [self._catalog.by_target.get(target.key) for target in model.targets]
-        return next((found.offer for found in named if found is not None and found.offer is not None), None)
-
     def _standing(self, model: Model) -> dict[str, Any]:
         managed = [target.key for target in model.targets if target.key in self._residency.managed]
         resident = next((self._residents[key] for key in managed if key in self._residents), None)
-        provider = model.targets[0].provider
+        provider, offer = model.targets[0].provider, model.offer
         shelf = self._listings.shelves.get(provider)
         state = "remote" if not managed else "cold" if resident is None else str(resident.phase)
         if shelf is not None and shelf.error and resident is None:
@@ -62,7 +54,7 @@ class Entries:
             "aliases": model.aliases,
             "state": state,
             "bytes": None if resident is None else resident.footprint,
-            "context_length": model.context_length,
+            "context_length": model.context_length or (None if offer is None else offer.context_length),
             "capabilities": (),
             "price": None,
             "cost": category(None),
@@ -73,7 +65,6 @@ class Entries:
 def _described(offer: Offer) -> dict[str, Any]:
     """What the provider says, without what it does not say."""
     said: dict[str, Any] = {
-        "context_length": offer.context_length,
         "size_bytes": offer.size_bytes,
         "family": offer.family,
         "parameters": offer.parameters,
@@ -97,8 +88,9 @@ class Wanted(msgspec.Struct, frozen=True):
     min_context_length: int | None = None  # tokens
     capabilities: frozenset[str] = frozenset()  # all of them
 
-    def holds(self, model: Model, offer: Offer | None) -> bool:
+    def holds(self, model: Model) -> bool:
         """Whether this one is to be in it."""
+        offer = model.offer
         if self.provider is not None and all(target.provider != self.provider for target in model.targets):
             return False
         price = None if offer is None else offer.price
@@ -139,9 +131,8 @@ def model_routes(
     ) -> Mapping[str, Any]:
         words = frozenset(filter(None, (capabilities or "").split(",")))
         wanted = Wanted(provider, free_only, _limit(max_cost_per_token), min_context_length, words)
-        now = catalog()
-        entries = Entries(now, residency, listings)
-        shown = (model for model in now.models if wanted.holds(model, entries.offer(model)))
+        entries = Entries(residency, listings)
+        shown = (model for model in catalog().models if wanted.holds(model))
         return {"object": "list", "data": [entries.entry(model) for model in shown]}
 
     @get("/v1/models/{name:path}")
@@ -152,6 +143,6 @@ def model_routes(
         except UnknownModel:
             await listings.look_again()
             model = resolve(catalog(), name)
-        return Entries(catalog(), residency, listings).entry(model)
+        return Entries(residency, listings).entry(model)
 
     return [list_models, get_model]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -20,10 +20,10 @@ from gateway.routing.listings import Listings, Shelf
 from providers.contract import Banker, Cached, Puller, Versioned
 from providers.errors import ProviderError
 from providers.price_filter import Settings
+from providers.pricing import plain, read_amount
 
 from .errors import in_stream
 
-_AMOUNT_DIGITS = 40  # as in the configuration: 1e-999999 written out would be a megabyte
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -168,8 +168,8 @@ def _cached(provider: object) -> Mapping[str, object]:
 def _settings(provider: object) -> Mapping[str, object] | None:
     if not isinstance(provider, Filtered):
         return None
-    settings = msgspec.structs.asdict(provider.filter)
-    return settings | {"max_cost_per_token": format(settings["max_cost_per_token"], "f")}
+    settings = provider.filter
+    return msgspec.structs.asdict(settings) | {"max_cost_per_token": plain(settings.max_cost_per_token)}
 
 
 def _changed(settings: Settings, said: Mapping[str, str]) -> Settings:
@@ -199,11 +199,8 @@ def _flag(name: str, value: str) -> bool:
 
 
 def _amount(name: str, value: str) -> Decimal:
-    try:
-        amount = Decimal(value)
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite() or amount < 0 or abs(amount.adjusted()) > _AMOUNT_DIGITS:
+    amount = read_amount(value)
+    if amount is None:
         raise InvalidRequest(f"'{name}' must be a number of USD per token ≥ 0, such as \"0.000001\"", param=name)
     return amount
 

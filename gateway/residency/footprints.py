@@ -189,7 +189,7 @@ class Footprints:
         self._dirty = False
         content = msgspec.json.format(msgspec.json.encode(_File(engines=self._entries)), indent=1)
         try:
-            await asyncio.to_thread(_replace, self._path, content)
+            await asyncio.to_thread(replace_whole, self._path, content)
         except OSError as error:
             if not self._warned:
                 log.warning("learned sizes are kept in memory only: %s: %s", self._path, error.strerror)
@@ -213,7 +213,7 @@ def _read(path: Path) -> dict[str, _Entry]:
         return {}
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_whole(path: Path, content: bytes) -> None:
     """All of the new content or all of the old, also when the power fails. Raises: OSError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from .footprints import replace_whole
 from .journal import Happening
 
 log = logging.getLogger("roundhouse.residency")
@@ -58,7 +59,7 @@ class Leftovers:
         while self._dirty:
             self._dirty = False
             try:
-                await asyncio.to_thread(_replace, self._path, sorted(self._targets))
+                await asyncio.to_thread(replace_whole, self._path, msgspec.json.encode(sorted(self._targets)))
             except OSError as error:
                 log.warning("what is loaded in servers is not kept: %s: %s", self._path, error.strerror)
         self._writing = None
@@ -69,10 +70,3 @@ def _read(path: Path) -> frozenset[str]:
         return frozenset(msgspec.json.decode(path.read_bytes(), type=list[str]))
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return frozenset()
-
-
-def _replace(path: Path, targets: list[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(msgspec.json.encode(targets))
-    temporary.replace(path)

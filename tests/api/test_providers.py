@@ -290,3 +290,18 @@ async def test_limit_that_is_none_is_400(tmp_path: Path) -> None:
         for written in ("-1", "NaN", "cheap", "1e999"):
             answer = await ask(gateway.port, "GET", f"/v1/models?max_cost_per_token={written}")
             assert (answer.status, answer.error["code"]) == (400, "invalid_request"), written
+
+
+async def test_models_own_context_is_told_and_not_that_of_its_second_target(tmp_path: Path) -> None:
+    """What an API lists for a fallback describes the route only where nothing nearer is known."""
+    more = """
+    [providers.rig]
+    kind = "process"
+    command = "engine ${port}"
+    [models.here]
+    targets = ["rig/here", "market/lab/paid"]
+    context = 16384
+    """
+    async with market(tmp_path, more) as (gateway, _):
+        assert (await get(gateway, "/v1/models/here"))["roundhouse"]["context_length"] == 16384
+        assert (await get(gateway, "/v1/models/lab/paid"))["roundhouse"]["context_length"] == 8192
