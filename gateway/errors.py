@@ -8,6 +8,7 @@
         UnknownProvider       no provider of that name
         InvalidRequest        the body or a parameter is not what the route takes
         RouteNotServed        the model is there, but its provider does not serve this route
+        NotTranslatable       it would have to be translated, and holds what the other API has no words for
         MethodNotAllowed      the route takes another method
         BodyTooLarge          over server.max_body_bytes
         RateLimited           over a limit of the caller's
@@ -96,6 +97,12 @@ class RouteNotServed(CallerError):
     """The model is there, but no target of it serves this route."""
 
     code = "route_not_served"
+
+
+class NotTranslatable(CallerError):
+    """The provider does not serve this route, and what is asked for has no words in one that it does. `param`: what."""
+
+    code = "not_translatable"
 
 
 class MethodNotAllowed(CallerError):

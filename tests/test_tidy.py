@@ -25,12 +25,14 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "gateway/routing": ("config", "providers.contract", "providers.errors", "gateway.errors", "gateway.routing"),
     "gateway/access": ("config", "gateway.errors", "gateway.access"),
     "gateway/metering": ("config", "gateway.errors", "gateway.metering"),
+    "gateway/dialects": ("gateway.errors", "gateway.dialects"),
     "gateway/proxy": (
         "config",
         "providers.contract",
         "providers.errors",
         "gateway.errors",
         "gateway.proxy",
+        "gateway.dialects",
         "gateway.residency",
         "gateway.routing",
         "gateway.access",
@@ -46,6 +48,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "gateway.errors",
         "gateway.api",
         "gateway.proxy",
+        "gateway.dialects",
         "gateway.residency",
         "gateway.routing",
         "gateway.access",
@@ -81,6 +84,7 @@ PURE = (
     "gateway/proxy/headers.py",
     "gateway/proxy/peek.py",
     "gateway/proxy/sse.py",
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "gateway/dialects").glob("*.py")),
 )
 IMPURE_MODULES = {
     "asyncio",

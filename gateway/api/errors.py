@@ -36,6 +36,7 @@ TABLE: Mapping[type[Exception], Row] = {
     ours.UnknownProvider: Row(404, "invalid_request_error"),
     ours.InvalidRequest: Row(400, "invalid_request_error"),
     ours.RouteNotServed: Row(501, "invalid_request_error", retry=False),
+    ours.NotTranslatable: Row(501, "invalid_request_error", retry=False),
     ours.MethodNotAllowed: Row(405, "invalid_request_error"),
     ours.BodyTooLarge: Row(413, "invalid_request_error"),
     ours.RateLimited: Row(429, "rate_limit_error"),

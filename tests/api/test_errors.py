@@ -21,6 +21,7 @@ EXPECTED: dict[type[Exception], tuple[int, bool]] = {
     ours.UnknownProvider: (404, True),
     ours.InvalidRequest: (400, True),
     ours.RouteNotServed: (501, False),
+    ours.NotTranslatable: (501, False),
     ours.MethodNotAllowed: (405, True),
     ours.BodyTooLarge: (413, True),
     ours.RateLimited: (429, True),
