@@ -10,7 +10,7 @@ Anthropic's blocks) are cut apart when read and put together when written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -231,6 +231,7 @@ class Stamp(msgspec.Struct, frozen=True):
 
     id: str  # letters, digits and "-" only; a dialect puts its prefix before it: "resp_", "msg_", "chatcmpl-"
     created: int  # seconds since the epoch
+    clock: Callable[[], float] = float  # seconds of any origin; as it stands here, it never moves
 
 
 def as_answer(deltas: list[Delta]) -> Answer:
