@@ -6,6 +6,7 @@ for both. Sizes become whole bytes, durations seconds, prices exact decimals, `"
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shlex
@@ -226,6 +227,38 @@ def _url_path(value: object) -> str:
     return text
 
 
+def _url_paths(value: object) -> tuple[str, ...]:
+    paths = _strings(value)
+    for index, path in enumerate(paths):
+        if not path.startswith("/") or any(c.isspace() or c in "?#" for c in path):
+            raise Mismatch("a path that begins with '/', without a query", index)
+    return paths
+
+
+def _parameters(value: object) -> dict[str, bytes]:
+    """Name → JSON. TOML's dates and times, and its nan and inf, have no JSON."""
+    if not isinstance(value, dict):
+        raise Mismatch
+    parameters: dict[str, bytes] = {}
+    for name, item in cast("dict[str, object]", value).items():
+        if not name or name in _PARAMETERS_OF_OURS:
+            raise Mismatch(_PARAMETER_WORDS, name)
+        try:
+            written = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        except (TypeError, ValueError):
+            raise Mismatch("what JSON can say: no date or time, no nan, no inf", name) from None
+        parameters[name] = written.encode()
+    return parameters
+
+
+def _parameter_names(value: object) -> tuple[str, ...]:
+    names = _strings(value)
+    for index, name in enumerate(names):
+        if name in _PARAMETERS_OF_OURS:
+            raise Mismatch(_PARAMETER_WORDS, index)
+    return names
+
+
 _SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,9})?)\s*(?:([kmgt])(i?))?(b?)", re.IGNORECASE | re.ASCII)
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -315,6 +348,8 @@ _AMOUNT_DIGITS = 40  # before or behind the point; 1e-999999 written out would b
 _AMOUNT_WORDS = 'USD per token ≥ 0, exact: "0.00000025" or 2.5e-7'
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110 §5.6.2
 _FIELDS_OF_OURS = frozenset(("host", "content-length", "transfer-encoding", "connection", "authorization", "x-api-key"))
+_PARAMETERS_OF_OURS = frozenset(("model", "stream"))  # they decide the request's way before these tables are looked at
+_PARAMETER_WORDS = "a parameter's name, and neither model nor stream"
 _SIZE_WORDS = 'a size such as "16GiB", "500MB" or bytes'
 TEXT = Form(expected="a string", read=_text)
 PLAIN = Form(expected="a non-empty string", read=_plain)
@@ -332,6 +367,9 @@ AMOUNT = Form(expected=_AMOUNT_WORDS, read=_amount)
 PRICES = Form(expected="a table: model = { prompt = …, completion = … }, in USD per token", read=_prices)
 URL = Form(expected="an http:// or https:// address without user, query or fragment (keys go into api_key)", read=_url)
 URL_PATH = Form(expected="a path that begins with '/'", read=_url_path)
+URL_PATHS = Form(expected="a list of paths that begin with '/'", read=_url_paths)
+PARAMETERS = Form(expected="a table: parameter = value", read=_parameters)
+PARAMETER_NAMES = Form(expected="a list of parameters' names", read=_parameter_names)
 SIZE_FORM = Form(expected=_SIZE_WORDS, read=positive_size)
 DEVICE_SIZES = Form(expected="a table: device = size", read=_device_sizes)
 FOOTPRINT = Form(expected=f"{_SIZE_WORDS}, or a table: device = size", read=_footprint)

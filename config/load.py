@@ -281,6 +281,8 @@ class _Finish:
         engines = self._engines(models)
         for target, name in engines.items():
             self._check_engine(target, name, models[name])
+        for name, model in models.items():
+            self._check_parameters(name, model)
         return replace(
             self._config,
             server=server,
@@ -445,6 +447,15 @@ class _Finish:
         if not any("${port}" in part for part in (*command, *provider.args, *model.args, *env)):
             wanted = "${port} in command, args or env: the engine must listen where we look for it"
             raise ConfigError(self._file, key, wanted, "a command without it")
+
+    def _check_parameters(self, name: str, model: ModelConfig) -> None:
+        taken: dict[str, str] = {}
+        for table in ("defaults", "forced", "dropped"):
+            for parameter in getattr(model, table):
+                if parameter in taken and taken[parameter] != table:
+                    wanted = f"parameters that are not in {taken[parameter]}, too"
+                    raise ConfigError(self._file, dotted("models", name, table), wanted, _shown(parameter))
+                taken[parameter] = table
 
 
 def _is_name(text: str) -> bool:

@@ -26,6 +26,8 @@ from .forms import (
     NEVER,
     NEVER_LIMIT,
     NEVER_OK,
+    PARAMETER_NAMES,
+    PARAMETERS,
     PLAIN,
     PRICES,
     PROXY,
@@ -36,6 +38,7 @@ from .forms import (
     TEXT,
     URL,
     URL_PATH,
+    URL_PATHS,
     Secret,
     auto_size,
     choice,
@@ -77,6 +80,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     admin_keys: Annotated[tuple[Secret, ...], SECRETS] = ()  # none: whoever may ask may also administrate
     # Long contexts with pictures inline come to tens of MB; a body is held in memory while its model loads.
     max_body_bytes: Annotated[int, SIZE_FORM] = 64 * 1024**2
+    # Audio and pictures stream through and are not held: an hour of 16-bit speech, one channel at 16 kHz, is 115 MB.
+    max_upload_bytes: Annotated[int, SIZE_FORM] = 512 * 1024**2
     # None ("auto"): look for Ollama, LM Studio and others on this machine, and for keys, only when there is no configuration file
     discover: Annotated[bool | None, AUTO_FLAG] = None
     # Empty here; `load` always puts an absolute path: the key, the environment, or the XDG base directory.
@@ -133,6 +138,9 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     show_free_only: Annotated[bool | None, FLAG] = None  # openrouter: hide what costs; None: environment, else false
     prefer_free_models: Annotated[bool | None, FLAG] = None  # openrouter: free first; None: environment, else true
     max_cost_per_token: Annotated[Decimal | None, AMOUNT] = None  # openrouter, USD; None: environment, else 0.001
+    routes: Annotated[tuple[str, ...], URL_PATHS] = ()  # paths that this upstream serves; empty: its kind's
+    # Whether streams are asked for their usage also where the caller does not ask. None ("auto"): the kind's own habit.
+    stream_usage: Annotated[bool | None, AUTO_FLAG] = None
     refresh_s: Annotated[float | None, LIMIT] = None  # None: 10 s on this machine's network, 300 s elsewhere
     max_concurrent: Annotated[int, whole(0)] = 0  # requests at once; 0: no limit, upstreams have their own
     queue_s: Annotated[float, LIMIT] = 60.0  # for a place under max_concurrent: longer than one usual answer
@@ -158,6 +166,11 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     command: Annotated[tuple[str, ...], ARGV] = ()  # instead of the provider's
     args: Annotated[tuple[str, ...], ARGV] = ()  # appended to the provider's
     load_timeout_s: Annotated[float | None, LIMIT] = None  # None: as [residency] says
+    # Of requests for this model, name → JSON; see gateway/proxy/policy.py. A name stands in one of the three.
+    defaults: Annotated[Mapping[str, bytes], PARAMETERS] = {}  # where the caller says nothing
+    forced: Annotated[Mapping[str, bytes], PARAMETERS] = {}  # whatever the caller says
+    dropped: Annotated[tuple[str, ...], PARAMETER_NAMES] = ()  # taken out: what the upstream would refuse
+    system_prompt: Annotated[str, TEXT] = ""  # before the caller's own
 
 
 def _local_provider() -> dict[str, ProviderConfig]:

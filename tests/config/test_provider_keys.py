@@ -10,7 +10,7 @@ import pytest
 
 from config.forms import Secret
 from config.load import ConfigError, load
-from config.schema import PRESETS, Config
+from config.schema import KINDS, PRESETS, Config
 
 HOME = {"HOME": "/home/someone"}
 
@@ -91,6 +91,13 @@ def test_prices_are_exact(tmp_path: Path) -> None:
         ("max_concurrent = -1", r"max_concurrent: expected a whole number ≥ 0"),
         ("total_s = 0", r"total_s: expected a number of seconds > 0"),
         ('device = ""', r"device: expected 'ram'"),
+        (
+            'routes = ["v1/chat"]',
+            r"routes\[0\]: expected a path that begins with '/', without a query, got \"v1/chat\"",
+        ),
+        ('routes = ["/v1/a", "/v1/b?c"]', r"routes\[1\]: expected a path that begins with '/'"),
+        ('routes = "/v1/a"', r"routes: expected a list of paths that begin with '/'"),
+        ('stream_usage = "yes"', r'stream_usage: expected true, false or "auto"'),
     ],
 )
 def test_wrong_value_is_told_with_its_key(tmp_path: Path, line: str, words: str) -> None:
@@ -184,3 +191,14 @@ def test_port_stays_in_the_environment_of_a_server(tmp_path: Path) -> None:
     """It is put in when the server is started, as in its command."""
     toml = '[providers.x]\nkind = "ollama"\ncommand = "ollama serve"\nenv = { OLLAMA_HOST = "127.0.0.1:${port}" }'
     assert read(tmp_path, toml).providers["x"].env == {"OLLAMA_HOST": Secret("127.0.0.1:${port}")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_routes_and_usage_may_be_said_of_every_kind(tmp_path: Path, kind: str) -> None:
+    """Empty and None: as the kind usually does."""
+    start = f'[providers.x]\nkind = "{kind}"\n' + ('base_url = "http://x"\n' if kind == "openai" else "")
+    usual = read(tmp_path, start).providers["x"]
+    assert (usual.routes, usual.stream_usage) == ((), None)
+    assert read(tmp_path, start + 'stream_usage = "auto"').providers["x"].stream_usage is None
+    said = read(tmp_path, start + 'stream_usage = false\nroutes = ["/v1/chat/completions", "/v1/x"]').providers["x"]
+    assert (said.routes, said.stream_usage) == (("/v1/chat/completions", "/v1/x"), False)

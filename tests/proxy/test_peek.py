@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest
-from gateway.proxy.peek import Peek, peek, with_model
+from gateway.proxy.peek import Peek, peek, with_model, with_usage
 
 DEEP = 3_000
 
@@ -207,6 +207,7 @@ def test_with_model_changes_only_the_models_bytes(generated: tuple[bytes, list[t
         (b'{"model":{"model":"a"},"model":"a"}', b'{"model":{"model":"a"},"model":"b"}'),
         (b'{"model":null,"model":"a","y":"z"}', b'{"model":null,"model":"b","y":"z"}'),
         (b'{"mod\\u0065l":"\\u0061"}', b'{"mod\\u0065l":"b"}'),
+        (b'{"x":{"model":"c"},"mod\\u0065l":"a"}', b'{"x":{"model":"c"},"mod\\u0065l":"b"}'),
         (b'{"\\\\model":"a","model":"a"}', b'{"\\\\model":"a","model":"b"}'),
         (b'{"x":"\\"model\\":\\"a\\"","model":"a"}', b'{"x":"\\"model\\":\\"a\\"","model":"b"}'),
         (b'{"x":"{[,]}\\\\","model":"a"}', b'{"x":"{[,]}\\\\","model":"b"}'),
@@ -246,3 +247,71 @@ def test_depth_is_limited_on_every_python(levels: int, accepted: bool) -> None:
     else:
         with pytest.raises(InvalidRequest, match="nested too deeply"):
             peek(body)
+
+
+# ---------------------------------------------------------------- usage of streams
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        (b'{"include_usage":true}', True),
+        (b'{"x":[1e999],"include_\\u0075sage" : true}', True),
+        (b'{"include_usage":false,"include_usage":true}', True),
+        (b'{"include_usage":false}', False),
+        (b'{"include_usage":1}', False),
+        (b'{"include_usage":"true"}', False),
+        (b'{"include_usage":1e999}', False),
+        (b'{"include_usage":null}', False),
+        (b'{"x":{"include_usage":true}}', False),
+        (b"{}", False),
+        (b"null", False),
+        (b"true", False),
+        (b'["include_usage",true]', False),
+        (b"1e999", False),
+    ],
+)
+def test_peek_says_whether_the_usage_is_asked_for(options: bytes, asked: bool) -> None:
+    """What is malformed there is the upstream's to refuse, and asks for nothing."""
+    assert peek(b'{"model":"a","stream_options":' + options + b',"stream":true}') == Peek("a", True, asked)
+
+
+def test_peek_says_usage_is_not_asked_for_when_nothing_is_said() -> None:
+    """Only the top-level field counts."""
+    assert peek(b'{"model":"a","x":{"stream_options":{"include_usage":true}}}').usage_asked is False
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"model":"a"}', b'{"stream_options":{"include_usage":true},"model":"a"}'),
+        (b'{ "model":"a","stream_options" : null}', b'{ "model":"a","stream_options" : {"include_usage":true}}'),
+        (b'{"stream_options":{},"model":"a"}', b'{"stream_options":{"include_usage":true},"model":"a"}'),
+        (
+            b'{"model":"a","stream_options":{ "x":1.0, "include_usage": false}}',
+            b'{"model":"a","stream_options":{ "x":1.0, "include_usage": true}}',
+        ),
+        (
+            b'{"model":"a","stream_options":{"include_obfuscation":false}}',
+            b'{"model":"a","stream_options":{"include_usage":true,"include_obfuscation":false}}',
+        ),
+        (b'{"model":"a","stream_options":"x"}', b'{"model":"a","stream_options":"x"}'),
+        (
+            b'{"model":"a","stream_options":{"include_usage":true}}',
+            b'{"model":"a","stream_options":{"include_usage":true}}',
+        ),
+    ],
+)
+def test_with_usage_asks_for_the_usage_and_keeps_the_rest(body: bytes, expected: bytes) -> None:
+    """Other options of the stream stay as they came."""
+    assert with_usage(body, peek(body)) == expected
+    assert with_usage(expected, peek(expected)) == expected
+
+
+def test_with_model_gives_the_same_in_short_and_in_long_bodies() -> None:
+    """The way that is quick for short ones and the one that is quick for long ones."""
+    for members in (b'"model" : "a"', b'"say \\"model":"model","model":"a"', b'"model":"\\u0061\\"b","x":"model"'):
+        body, end = b"{" + members + b"}", b',"x":"' + b"y" * 20_000 + b'"}'
+        changed = with_model(body, "b")
+        assert json.loads(changed)["model"] == "b"
+        assert with_model(body[:-1] + end, "b") == changed[:-1] + end
