@@ -11,6 +11,8 @@
         NotTranslatable       it would have to be translated, and holds what the other API has no words for
         MethodNotAllowed      the route takes another method
         BodyTooLarge          over server.max_body_bytes
+        CallerLeft            it went away before its upload was complete
+        UploadTimedOut        nothing more of its upload came
         RateLimited           over a limit of the caller's
       CapacityError
         QueueFull             residency.queue_max requests wait already
@@ -19,6 +21,7 @@
         LargerThanBudget      could not fit even into empty memory
         NoRoomBesidePins      could not fit beside models that are pinned or cannot be unloaded
         LoadStopped           an admin unloaded the model while it was loading
+      UploadNotKept           the gateway's own disk does not take an upload
 
 Imports nothing and knows no HTTP: `api/errors.py` holds the one table error → status. `code` is stable and snake_case.
 """
@@ -117,6 +120,18 @@ class BodyTooLarge(CallerError):
     code = "body_too_large"
 
 
+class CallerLeft(CallerError):
+    """It went away before its upload was complete. Nobody is there to be told."""
+
+    code = "caller_left"
+
+
+class UploadTimedOut(CallerError):
+    """Nothing more of the upload came for too long."""
+
+    code = "upload_timed_out"
+
+
 class RateLimited(CallerError):
     """Over a limit of the caller's."""
 
@@ -163,3 +178,9 @@ class LoadStopped(CapacityError):
     """An admin unloaded the model while it was loading."""
 
     code = "load_stopped"
+
+
+class UploadNotKept(GatewayError):
+    """The gateway's own disk does not take the upload."""
+
+    code = "upload_not_kept"

@@ -6,7 +6,7 @@ residency decides when, the loader only carries it out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -78,15 +78,31 @@ class ProcessExit(msgspec.Struct, frozen=True, kw_only=True):
     asked: bool  # True: we stopped it
 
 
+class Body(Protocol):
+    """A request's body that is still coming in, or too large for the memory."""
+
+    @property
+    def length(self) -> int | None:
+        """In bytes; None: not known, it is sent in chunks."""
+        ...
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """From the first byte on, each time it is called; what it raises ends the request and is raised by `send`.
+
+        An iterator that is given up halfway must need nobody to close it.
+        """
+        ...
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One request on its way to an upstream. Header names are lower-case; hop-by-hop fields and the caller's key are gone."""
 
     method: bytes
     path: bytes  # below the upstream's base, with its query: b"/v1/chat/completions"
     headers: Sequence[tuple[bytes, bytes]]
-    body: bytes
-    first_byte_s: float | None = None  # from sent to the answer's headers; None: no limit
-    idle_s: float | None = None  # between two pieces of the body; None: no limit
+    body: bytes | Body
+    first_byte_s: float | None = None  # from sent, all of it, to the answer's headers; None: no limit
+    idle_s: float | None = None  # between two pieces of the answer, or with nothing of a `Body` taken; None: no limit
 
 
 Sink = Callable[[bytes], Awaitable[None]]

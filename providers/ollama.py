@@ -75,6 +75,21 @@ class OllamaProvider(Remote):
     """
 
     kind = "ollama"
+    # Its own API beside OpenAI's and Anthropic's; older ones lack some of the latter, which turns out.
+    routes: frozenset[bytes] | None = frozenset(
+        (
+            b"/v1/chat/completions",
+            b"/v1/completions",
+            b"/v1/embeddings",
+            b"/v1/responses",
+            b"/v1/messages",
+            b"/v1/images/generations",
+            b"/api/chat",
+            b"/api/generate",
+            b"/api/embed",
+            b"/api/embeddings",
+        )
+    )
     tagged = True
     unloads = True
 

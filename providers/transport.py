@@ -1,11 +1,13 @@
 """The data path's HTTP/1.1 client: one upstream's connections, kept alive and handed out.
 
-Law: no task, one future and one write per request; whatever ends a call (an error, a timeout, cancellation), its
-connection is cut and the counters are right. Control calls (discovery, health) use it too.
+Law: no task, one future and one write per request (a body that is still coming in has a task, see `transport_upload`);
+whatever ends a call (an error, a timeout, cancellation), its connection is cut and the counters are right. Control calls
+(discovery, health) use it too.
 
 A request is sent a second time in one case only: a kept connection that the upstream closed before a single byte of
 the answer came. Servers close idle connections whenever they like, so that this happens to every client; the request
-had then nobody to serve it (RFC 9112, 9.3.1 and 9.6). A fresh connection that fails is an error at once.
+had then nobody to serve it (RFC 9112, 9.3.1 and 9.6). A fresh connection that fails is an error at once. A body in pieces
+begins again then, from its first byte.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from providers.contract import Request, Response
 from providers.errors import ProviderError, UpstreamBroke, UpstreamUnreachable
 from providers.transport_connection import Connection
 from providers.transport_proxy import Forwarded, Proxy, ProxyFailed
+from providers.transport_upload import framing
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Fields this client sets itself, or that are between two hops only (RFC 9110, 7.6.1): taking a caller's
@@ -155,6 +158,7 @@ class Endpoint:
             UpstreamUnreachable: no connection: nothing was sent.
             UpstreamTimeout: no headers within `first_byte_s`.
             UpstreamBroke: the upstream closed, or did not speak HTTP.
+            What the request's `Body` raises.
         """
         head = self._head(request)
         self._in_flight += 1
@@ -221,8 +225,11 @@ class Endpoint:
         method, path, replaced = request.method, request.path, self._replaced
         lines = [method + b" " + self._prefix + path + self._common]
         lines += [b": ".join(field) for field in request.headers if field[0] not in replaced]
-        if request.body or method not in _BODYLESS_METHODS:
-            lines.append(b"content-length: %d" % len(request.body))
+        body = request.body
+        if not isinstance(body, bytes):
+            lines.append(framing(body))
+        elif body or method not in _BODYLESS_METHODS:
+            lines.append(b"content-length: %d" % len(body))
         head = b"\r\n".join(lines) + b"\r\n\r\n"
         if not _is_clean(head, self._common_lines + len(lines) + 1):
             raise ValueError("a header or the path holds a line break or a NUL; nothing was sent")

@@ -19,6 +19,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from providers.contract import Request, Sink
 from providers.errors import UpstreamBroke, UpstreamTimeout
 from providers.transport_answer import NEVER, Answer, too_large
+from providers.transport_upload import Feeder, last_words
 
 # An answer's head, or its trailers and chunk extensions, above this is refused: node.js has 16 KiB, nginx 32 KiB.
 _HEAD_MAX_BYTES = 64 * 1024
@@ -56,6 +57,7 @@ class Connection(asyncio.Protocol):
         "_answer",
         "_deadline",
         "_feed",
+        "_feeder",
         "_loop",
         "_parser",
         "_parts",
@@ -78,6 +80,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._answer: Answer | None = None
+        self._feeder: Feeder | None = None  # of a body that comes in pieces
         self._paused = False
         self._parts: list[bytes] = []
         self.on_body = self._parts.append  # the parser's callback: no Python frame per chunk
@@ -91,18 +94,23 @@ class Connection(asyncio.Protocol):
     async def exchange(self, head: bytes, request: Request) -> Answer:
         """Send one request and wait for the answer's head. Cancelled, it cuts the connection.
 
-        Raises: UpstreamTimeout, UpstreamBroke.
+        Raises: UpstreamTimeout, UpstreamBroke; what the request's `Body` raises.
         """
         transport = self._transport
         assert transport is not None  # connect() has returned
         waiter = self._loop.create_future()
         answer = self._answer = Answer(self, request, waiter)
-        if len(request.body) <= _JOIN_MAX_BYTES:
-            transport.write(head + request.body)
+        body = request.body
+        if not isinstance(body, bytes):
+            transport.write(head)
+            self._feeder = Feeder(self, self._loop, transport, body, request)
         else:
-            transport.writelines((head, request.body))
-        if request.first_byte_s is not None:
-            self._set_deadline(self._loop.time() + request.first_byte_s)
+            if len(body) <= _JOIN_MAX_BYTES:
+                transport.write(head + body)
+            else:
+                transport.writelines((head, body))
+            if request.first_byte_s is not None:
+                self._set_deadline(self._loop.time() + request.first_byte_s)
         try:
             await waiter
         except BaseException:
@@ -111,6 +119,8 @@ class Connection(asyncio.Protocol):
         answer.waiter = None
         if answer.status == 0:
             assert answer.error is not None
+            if self._feeder is not None:
+                self.abort()  # what lies in its buffer would hold the closing up
             raise answer.error
         return answer
 
@@ -135,8 +145,9 @@ class Connection(asyncio.Protocol):
         reusable = False
         if not self.lost and answer.complete and answer.keep_alive and transport is not None:
             # An answer that came before the whole request was written leaves the rest in our way.
-            reusable = transport.get_write_buffer_size() == 0
+            reusable = transport.get_write_buffer_size() == 0 and (self._feeder is None or self._feeder.done)
         if reusable:
+            self._feeder = None
             self._resume()
             if answer.head_only:
                 self._renew_parser()  # it still waits for the body that a HEAD answer only announces
@@ -162,8 +173,21 @@ class Connection(asyncio.Protocol):
         if not self.lost:
             self.lost = True
             self._pool.unusable(self)
+        if self._feeder is not None:
+            self._feeder.stop()
         if self._transport is not None:
             self._transport.abort()
+
+    # what the feeder tells
+
+    def limit_head(self, limit_s: float | None) -> None:
+        """How long the answer's head may take from now on, if it is not there yet; None: for ever."""
+        answer = self._answer
+        if answer is not None and answer.status == 0 and not self.lost:
+            if limit_s is None:
+                self._deadline = NEVER
+            else:
+                self._set_deadline(self._loop.time() + limit_s)
 
     # what the event loop calls
 
@@ -201,10 +225,23 @@ class Connection(asyncio.Protocol):
             self.abort()
             answer.wake()
 
+    def pause_writing(self) -> None:
+        if self._feeder is not None:
+            self._feeder.pause()
+
+    def resume_writing(self) -> None:
+        if self._feeder is not None:
+            self._feeder.resume()
+
     def eof_received(self) -> None:
         self._ended(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        answer = self._answer
+        if exc is not None and not self.lost and answer is not None and not answer.complete:
+            words = last_words(cast(asyncio.Transport, self._transport))
+            if words:
+                self.data_received(words)
         self._ended(exc)
         if self._timer is not None:
             self._timer.cancel()
@@ -240,6 +277,8 @@ class Connection(asyncio.Protocol):
         answer.overhead_bytes = 0
         answer.status = status
         self._deadline = NEVER
+        if self._feeder is not None:
+            self._feeder.answered(status)
         if answer.head_only:
             answer.complete = True
             answer.keep_alive = self._parser.should_keep_alive()
@@ -314,10 +353,14 @@ class Connection(asyncio.Protocol):
             return
         self.lost = True
         self._pool.unusable(self)
+        if self._feeder is not None:
+            self._feeder.stop()
         answer = self._answer
         if answer is None or answer.complete or answer.error is not None:
             return
-        if error is None and answer.status and answer.ends_with_connection():
+        # Closing with our bytes unread resets the connection: how a refused upload's answer ends.
+        refused = self._feeder is not None and self._feeder.refused
+        if (error is None or refused) and answer.status and answer.ends_with_connection():
             answer.complete = True
         else:
             nothing = answer.status == 0 and answer.overhead_bytes == 0
@@ -361,6 +404,8 @@ class Connection(asyncio.Protocol):
             self._set_deadline(self._deadline)
             return
         what = "sent nothing more" if answer.status else "did not answer"
+        if self._feeder is not None and self._feeder.held_up and answer.status == 0:
+            what = "did not take the request"
         self.fail(UpstreamTimeout(f"provider {self.source!r} {what} in time", source=self.source))
 
 
