@@ -14,9 +14,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
+from .usage import Usage
+
 # Seconds. Requests: from a cached embedding to a long answer; loads: from a small file in the page cache to a big one from disk.
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 LOAD_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+# What was cached is part of the prompt, what was reasoned most often part of the completion: they are not to be summed up.
+TOKEN_KINDS = ("prompt", "completion", "cached", "reasoning")
 
 
 class Histogram:
@@ -57,6 +61,7 @@ class Metrics:
         self.rejections: Counter[str] = Counter()  # by reason
         self.queue_wait_s = Histogram(REQUEST_BUCKETS_S)
         self.load_s = Histogram(LOAD_BUCKETS_S)
+        self._tokens: dict[str, list[int]] = {}  # by target; in the order of TOKEN_KINDS
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)  # pyright: ignore[reportArgumentType] - a collector is whatever has `collect`
 
@@ -69,6 +74,16 @@ class Metrics:
         if histogram is None:
             histogram = self.request_s[route] = Histogram(REQUEST_BUCKETS_S)
         histogram.add(seconds)
+
+    def tokens(self, target: str, usage: Usage) -> None:
+        """What one answer of this target took. Targets are the catalogue's: as many as it has, whatever callers write."""
+        counts = self._tokens.get(target)
+        if counts is None:
+            counts = self._tokens[target] = [0] * len(TOKEN_KINDS)
+        counts[0] += usage.prompt
+        counts[1] += usage.completion
+        counts[2] += usage.cached
+        counts[3] += usage.reasoning
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format 0.0.4."""
@@ -91,6 +106,7 @@ class Metrics:
         yield _by("roundhouse_loads", "Loads ended, by result.", "result", self.loads)
         yield _by("roundhouse_evictions", "Residents asked to leave, by reason.", "reason", self.evictions)
         yield _by("roundhouse_rejections", "Requests refused a place in memory, by reason.", "reason", self.rejections)
+        yield _tokens(self._tokens)
         yield _histogram("roundhouse_queue_wait_seconds", "Waits for a model that was not ready.", self.queue_wait_s)
         yield _histogram("roundhouse_load_seconds", "Successful loads.", self.load_s)
         yield from self._gauges()
@@ -100,6 +116,14 @@ def _by(name: str, text: str, label: str, counts: Counter[str]) -> Metric:
     family = CounterMetricFamily(name, text, labels=(label,))
     for key, count in counts.items():
         family.add_metric((key,), count)
+    return family
+
+
+def _tokens(counts: dict[str, list[int]]) -> Metric:
+    family = CounterMetricFamily("roundhouse_tokens", "Tokens, as upstreams tell them.", labels=("target", "kind"))
+    for target, values in counts.items():
+        for kind, value in zip(TOKEN_KINDS, values, strict=True):
+            family.add_metric((target, kind), value)
     return family
 
 

@@ -8,7 +8,8 @@ import pytest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metering.metrics import LOAD_BUCKETS_S, REQUEST_BUCKETS_S, Histogram, Metrics
+from gateway.metering.metrics import LOAD_BUCKETS_S, REQUEST_BUCKETS_S, TOKEN_KINDS, Histogram, Metrics
+from gateway.metering.usage import Usage
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -37,6 +38,7 @@ def test_metrics_parse_when_nothing_has_been_counted() -> None:
         "roundhouse_rejections",
         "roundhouse_queue_wait_seconds",
         "roundhouse_load_seconds",
+        "roundhouse_tokens",
     } <= set(families)
     assert samples["roundhouse_in_flight", ()] == 0
 
@@ -94,3 +96,20 @@ def test_metrics_escape_a_label_when_it_holds_quotes() -> None:
     metrics = Metrics(lambda: ())
     metrics.rejections['a"b\\c\nd'] += 1
     assert read(metrics)[1]["roundhouse_rejections_total", (("reason", 'a"b\\c\nd'),)] == 1
+
+
+def test_metrics_count_tokens_by_target_and_kind() -> None:
+    """Each kind is a sum over the target's answers."""
+    metrics = Metrics(lambda: ())
+    metrics.tokens("llama/smollm2", Usage(prompt=10, completion=5, cached=4))
+    metrics.tokens("llama/smollm2", Usage(prompt=1, completion=2, reasoning=2))
+    metrics.tokens("openrouter/a/b", Usage(completion=7))
+    _, samples = read(metrics)
+    counts = {
+        (dict(labels)["target"], dict(labels)["kind"]): value
+        for (name, labels), value in samples.items()
+        if name == "roundhouse_tokens_total"
+    }
+    assert {kind for _, kind in counts} == set(TOKEN_KINDS)
+    assert [counts["llama/smollm2", kind] for kind in TOKEN_KINDS] == [11, 7, 4, 2]
+    assert [counts["openrouter/a/b", kind] for kind in TOKEN_KINDS] == [0, 7, 0, 0]
