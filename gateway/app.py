@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import random
+import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,17 +23,22 @@ from gateway.access.keys import Keys
 from gateway.api.admin import admin_routes
 from gateway.api.data import DataRoutes
 from gateway.api.edge import App, Edge
-from gateway.api.errors import tell, tell_http
+from gateway.api.errors import spoken_at, tell, tell_http
 from gateway.api.health import count_happenings, health_routes, provider_series, residency_gauges
 from gateway.api.models import model_routes
+from gateway.api.ollama import ollama_routes
 from gateway.api.providers import provider_routes
+from gateway.dialects.spoken import enveloped
+from gateway.dialects.talk import Stamp
 from gateway.metering.metrics import Metrics
 from gateway.metering.traces import Tracing, from_environment
 from gateway.proxy.pipeline import Pipeline, Upstream
+from gateway.proxy.routes import ROUTES
 from gateway.residency.footprints import Footprints
 from gateway.residency.leftovers import Leftovers
 from gateway.residency.manager import ResidencyManager
 from gateway.residency.memory import Measurer, Reading, budgets
+from gateway.residency.progress import Board
 from gateway.residency.sampling import Sampler
 from gateway.residency.watch import Watch
 from gateway.routing.catalog import Catalog
@@ -48,9 +54,7 @@ from .preload import preload
 
 log = logging.getLogger("roundhouse")
 
-DATA_PATHS = frozenset(
-    ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens")
-)
+DATA_PATHS = frozenset(ROUTES)
 # How long the start waits for servers in reach to say what they have: they answer in milliseconds, or nobody listens there.
 FIRST_LOOK_S = 1.0
 # After the server has waited for its requests: what is still held then belongs to nobody.
@@ -86,6 +90,7 @@ class _Parts(msgspec.Struct, frozen=True):
     """What the application is put together from."""
 
     config: Config
+    models: Mapping[str, ModelConfig]
     directory: Directory
     residency: ResidencyManager
     listings: Listings
@@ -165,7 +170,9 @@ async def _build(ground: _Ground, stack: AsyncExitStack) -> Gateway:
     if tracing is not None:
         stack.push_async_callback(asyncio.to_thread, tracing.close)
     views = {name: server.view for name, server in ground.hosted.items()}
-    app = _application(_Parts(config, directory, residency, listings, upstreams, views, metrics, tracing))
+    app = _application(
+        _Parts(config, ground.models, directory, residency, listings, upstreams, views, metrics, tracing)
+    )
     _start(stack, [sampler.run(), listings.run(), watch.run(), preload(config, providers, listings, residency)])
     await listings.settle(FIRST_LOOK_S, [name for name, shelf in listings.shelves.items() if shelf.near])
     return Gateway(app, directory, residency, listings, watch, upstreams, metrics, sampler)
@@ -189,19 +196,31 @@ def _application(parts: _Parts) -> App:
     def catalog() -> Catalog:
         return directory.catalog
 
-    pipeline = Pipeline(catalog, parts.listings.look_again, residency, parts.upstreams, config.residency.patience_s)
+    pipeline = Pipeline(
+        catalog,
+        parts.listings.look_again,
+        residency,
+        parts.upstreams,
+        config.residency.patience_s,
+        assembly.policies_of(parts.models),
+        _stamp,
+    )
     data = DataRoutes(
         pipeline,
         keys,
         parts.metrics,
         max_body_bytes=config.server.max_body_bytes,
+        max_upload_bytes=config.server.max_upload_bytes,
         keepalive_s=config.residency.keepalive_s,
+        stamp=_stamp,
+        progress=Board(residency).progress,
         tracing=parts.tracing,
     )
     litestar = Litestar(
         [
             *_data_handlers(data),
             *model_routes(catalog, residency, parts.listings),
+            *ollama_routes(catalog, residency, parts.listings),
             *admin_routes(catalog, residency, config.residency.patience_s),
             *provider_routes(parts.listings, parts.upstreams, parts.hosted, asyncio.get_running_loop().time),
             *health_routes(residency, parts.metrics),
@@ -211,6 +230,10 @@ def _application(parts: _Parts) -> App:
         logging_config=None,
     )
     return Edge(litestar, keys, data.handle, DATA_PATHS)
+
+
+def _stamp() -> Stamp:
+    return Stamp(secrets.token_hex(12), int(time.time()), time.monotonic)
 
 
 def _data_handlers(data: DataRoutes) -> Iterable[ASGIRouteHandler]:
@@ -223,8 +246,8 @@ def _data_handlers(data: DataRoutes) -> Iterable[ASGIRouteHandler]:
         yield handle
 
 
-def _error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    told = tell(error)
+def _error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    told = tell(error, spoken_at(request.scope["path"]))
     if told.status == 500:
         log.error("unforeseen", exc_info=error)
     headers = {name.decode(): value.decode() for name, value in told.headers if name != b"content-type"}
@@ -232,7 +255,8 @@ def _error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
 
 
 def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    body = msgspec.json.encode(tell_http(error.status_code, error.detail))
+    said = tell_http(error.status_code, error.detail)
+    body = msgspec.json.encode(enveloped(said["error"], spoken_at(request.scope["path"])))
     headers = {name: value for name, value in (error.headers or {}).items() if name == "allow"}
     if request.scope["path"] in DATA_PATHS:  # refused before its handler, which would have added them
         headers |= {name.decode(): value.decode() for name, value in request.scope["state"]["fields"]}

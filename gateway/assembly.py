@@ -17,6 +17,7 @@ from config.presets import is_loopback
 from config.schema import ENGINE_KINDS, LOCAL, SERVER_KINDS, Config, ModelConfig, ProviderConfig, split_target
 from gateway.proxy.guard import Guard
 from gateway.proxy.pipeline import Upstream
+from gateway.proxy.policy import Policy
 from gateway.residency.footprints import footprint_key
 from gateway.residency.lease import Managed
 from gateway.residency.memory import DeviceBudget
@@ -36,6 +37,8 @@ log = logging.getLogger("roundhouse")
 EMBEDDED_NAME = "smollm2-135m-instruct"
 EMBEDDED_ALIASES = ("smollm2", "default")
 EMBEDDED_CONTEXT = 2048  # its training context is 8,192; a quarter keeps a first start small
+# Presets whose API refuses parameters that it does not know, `stream_options` among them; they tell the usage of streams unasked.
+_NO_USAGE_OPTION = ("mistral",)
 # Parts after the first of a split file, and projectors that belong to another file: no models by themselves.
 _NOT_A_MODEL = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$|^mmproj", re.IGNORECASE)
 
@@ -172,8 +175,34 @@ def upstreams_of(
                 clock=clock,
                 jitter=jitter,
             )
-        upstreams[name] = Upstream(providers[name], provider.first_byte_s, provider.idle_s, guard)
+        upstreams[name] = Upstream(
+            providers[name],
+            provider.first_byte_s,
+            provider.idle_s,
+            guard,
+            frozenset(path.encode() for path in provider.routes) or providers[name].routes,
+            _asks_usage(provider) if provider.stream_usage is None else provider.stream_usage,
+        )
     return upstreams
+
+
+def _asks_usage(provider: ProviderConfig) -> bool:
+    """Not llama.cpp, whose last chunk tells it unasked, with timings that would be hidden with the usage."""
+    return provider.kind != "llama_cpp" and provider.preset not in _NO_USAGE_OPTION
+
+
+def policies_of(models: Mapping[str, ModelConfig]) -> Mapping[str, Policy]:
+    """By name, of the models that have one."""
+    return {
+        name: Policy(
+            defaults=model.defaults,
+            forced=model.forced,
+            dropped=frozenset(model.dropped),
+            system_prompt=model.system_prompt,
+        )
+        for name, model in models.items()
+        if model.defaults or model.forced or model.dropped or model.system_prompt
+    }
 
 
 def servers_of(providers: Mapping[str, Provider]) -> Mapping[str, Server]:

@@ -9,25 +9,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from gateway.access.keys import Keys
-from gateway.errors import BodyTooLarge, MethodNotAllowed
+from gateway.access.keys import Keys, Principal
+from gateway.dialects.ollama_answer import write_loaded
+from gateway.dialects.ollama_embed import write_nothing
+from gateway.dialects.ollama_request import is_load_only
+from gateway.dialects.spoken import Spoken
+from gateway.dialects.talk import Stamp
+from gateway.errors import BodyTooLarge, CallerLeft, InvalidRequest, MethodNotAllowed
 from gateway.metering.metrics import Metrics
 from gateway.metering.traces import Tracing
 from gateway.proxy.client import Client, Receive, Send, Watchman
-from gateway.proxy.headers import bearer, first
-from gateway.proxy.peek import peek
+from gateway.proxy.headers import bearer, first, is_form
+from gateway.proxy.peek import Peek, peek
 from gateway.proxy.pipeline import Call, Pipeline
+from gateway.proxy.routes import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_EMBEDDINGS, Route, Takes, route_of
+from gateway.proxy.silence import Silence, Wanted, wanted
+from gateway.proxy.sse import tail_of
+from gateway.proxy.upload import Upload
+from gateway.residency.progress import Progress
 
-from .errors import Form, form_of, in_stream, tell
+from .errors import in_stream, tell
 
 log = logging.getLogger("roundhouse.requests")
 
 # A refused upload is read on and thrown away for so long, so that the refusal reaches a caller that is still sending: closing
 # with unread bytes resets the connection under it. nginx lingers likewise (lingering_close).
 LINGER_S = 2.0
+_JSON = ((b"content-type", b"application/json"),)
 
 
 class DataRoutes:
@@ -40,7 +51,10 @@ class DataRoutes:
         metrics: Metrics,
         *,
         max_body_bytes: int,
+        max_upload_bytes: int,
         keepalive_s: float,
+        stamp: Callable[[], Stamp],
+        progress: Callable[[str], Progress | None],
         tracing: Tracing | None = None,
     ) -> None:
         self._watchman = Watchman(asyncio.get_running_loop())
@@ -49,28 +63,38 @@ class DataRoutes:
         self._metrics = metrics
         self._tracing = tracing
         self._max_body_bytes = max_body_bytes
+        self._max_upload_bytes = max_upload_bytes
+        self._stamp = stamp
         # 0 would be a comment in every turn of the loop; who writes it means none
         self._keepalive_s = keepalive_s if 0 < keepalive_s < math.inf else None
+        self._progress = progress
+        self._silence = Silence(self._keepalive_s, progress)
 
     async def handle(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """One exchange, from its header fields to its last byte."""
-        client = Client(self._watchman, receive, send, scope["state"]["fields"], self._keepalive_s)
+        route = route_of(scope["path"])
+        silence = self._silence_on(route, scope["headers"])
+        client = Client(self._watchman, receive, send, scope["state"]["fields"], silence, tail_of(route.spoken))
         metrics = self._metrics
         metrics.in_flight += 1
         started_s = client.last_s
         try:
-            await self._serve(scope, receive, client)
+            await self._serve(scope, route, receive, client)
         except asyncio.CancelledError:
             if not client.left:
                 raise
             cast("asyncio.Task[None]", asyncio.current_task()).uncancel()
+        except CallerLeft:
+            client.left = True
         except Exception as error:  # noqa: BLE001 - named boundary: the last handler of the data routes; `tell` knows ours
-            await self._tell(error, client, receive, form_of(scope["path"]))
+            await self._tell(error, client, receive, route.spoken)
         finally:
             client.unwatch()
             metrics.in_flight -= 1
             seconds = self._watchman.loop.time() - started_s
             metrics.request(scope["path"], client.status, seconds, left=client.left)
+            if client.usage is not None:
+                metrics.tokens(client.target, client.usage)
             if self._tracing is not None:
                 self._tracing.request(
                     scope["headers"],
@@ -81,20 +105,59 @@ class DataRoutes:
                     left=client.left,
                 )
 
-    async def _serve(self, scope: Mapping[str, Any], receive: Receive, client: Client) -> None:
+    def _silence_on(self, route: Route, headers: list[tuple[bytes, bytes]]) -> Silence | None:
+        if route.spoken is Spoken.OLLAMA:
+            return None  # lines of JSON have no comments
+        want = wanted(headers)
+        if want is Wanted.USUAL:
+            return self._silence
+        if want is Wanted.EVENTS and not route.usage_option:
+            want = Wanted.COMMENTS  # only completions have chunks that may be empty
+        stamp = self._stamp()
+        chat = route.dialect == "chat"
+        prefix = "chatcmpl-" if chat else "cmpl-"
+        return Silence(self._keepalive_s, self._progress, want, chat=chat, id=prefix + stamp.id, created=stamp.created)
+
+    async def _serve(self, scope: Mapping[str, Any], route: Route, receive: Receive, client: Client) -> None:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST")
         headers = scope["headers"]
         principal = self._keys.principal(bearer(headers))
+        if route.takes is not Takes.JSON and (route.takes is Takes.FORM or is_form(headers)):
+            await self._upload(scope, route, principal, receive, client)
+            return
         body = await self._body(headers, receive)
         if body is None:
             client.left = True
             return
-        seen = peek(body)
-        path, query = scope["path"].encode(), scope["query_string"]
-        if query:
-            path += b"?" + query
-        await self._pipeline.serve(Call(principal, path, headers, body, seen.model, seen.stream), client)
+        call = Call(principal, route, scope["query_string"], headers, body, _seen(body, route, scope))
+        if route.spoken is Spoken.OLLAMA and (reason := is_load_only(body)):
+            await self._bring(call, reason, client)
+        else:
+            await self._pipeline.serve(call, client)
+
+    async def _bring(self, call: Call, reason: str, client: Client) -> None:
+        """Ollama's clients load a model by asking for nothing. When one leaves is residency's to decide, so that is only said."""
+        model = call.seen.model
+        if reason == "load":
+            await self._pipeline.bring(call, client)
+        if call.route in (OLLAMA_EMBED, OLLAMA_EMBEDDINGS):
+            said = write_nothing(model, legacy=call.route is OLLAMA_EMBEDDINGS)
+        else:
+            said = write_loaded(model, self._stamp(), reason, chat=call.route is OLLAMA_CHAT)
+        await client.answer(200, _JSON, said)
+
+    async def _upload(
+        self, scope: Mapping[str, Any], route: Route, principal: Principal, receive: Receive, client: Client
+    ) -> None:
+        """A form: forwarded while it comes in."""
+        headers = scope["headers"]
+        async with Upload(receive, headers, limit_bytes=self._max_upload_bytes) as upload:
+            client.heed(upload.leaving)
+            fields = await upload.fields()
+            _refuse_stream(route, fields.stream, scope["path"])
+            seen = Peek(fields.model, fields.stream)
+            await self._pipeline.serve(Call(principal, route, scope["query_string"], headers, upload, seen), client)
 
     async def _body(self, headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes | None:
         """The whole body, None when the caller left while sending it. Raises: BodyTooLarge, with the rest unread."""
@@ -116,10 +179,10 @@ class DataRoutes:
                 return b"".join((*pieces, piece)) if pieces else piece
             pieces.append(piece)
 
-    async def _tell(self, error: Exception, client: Client, receive: Receive, form: Form) -> None:
+    async def _tell(self, error: Exception, client: Client, receive: Receive, spoken: Spoken) -> None:
         """Three cases: 1 nothing was said yet, 2 a stream has begun, 3 a plain answer was broken off: cut the connection."""
         await client.hush()
-        told = tell(error, form)
+        told = tell(error, spoken)
         if told.status >= 500:
             # of an error that is not ours the caller learns nothing, so the log must hold all
             detail = getattr(error, "detail", "") or str(error)
@@ -130,11 +193,32 @@ class DataRoutes:
             await client.answer(told.status, told.headers, told.body())
         elif client.streaming and not client.ended:
             if not client.failed:
-                await client.end(in_stream(error, between_events=client.between_events, form=form))
+                await client.end(in_stream(error, between_events=client.between_events, spoken=spoken))
             else:
                 await client.end()
         elif not client.ended:
             raise error
+
+
+def _seen(body: bytes, route: Route, scope: Mapping[str, Any]) -> Peek:
+    """Raises: InvalidRequest."""
+    try:
+        seen = peek(body)
+    except InvalidRequest:
+        if is_form(scope["headers"]):
+            raise InvalidRequest(
+                f"{scope['path']} takes application/json, not a form",
+                param="content-type",
+                code="unsupported_content_type",
+            ) from None
+        raise
+    _refuse_stream(route, seen.stream, scope["path"])
+    return seen
+
+
+def _refuse_stream(route: Route, stream: bool, path: str) -> None:
+    if stream and not route.streams:
+        raise InvalidRequest(f"{path} cannot stream: leave 'stream' out", param="stream", code="stream_not_supported")
 
 
 def _too_large(limit: int) -> BodyTooLarge:

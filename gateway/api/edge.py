@@ -19,12 +19,14 @@ from gateway.errors import Forbidden
 from gateway.proxy.client import Receive, Send
 from gateway.proxy.headers import bearer, first
 
-from .errors import tell
+from .errors import spoken_at, tell
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 # What a caller may choose as its request's id: it is written into logs and header fields.
 _ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
+# They tell nothing about requests or models, so that load balancers and scrapers need no key.
+_OPEN_PATHS = frozenset(("/", "/health/live", "/health/ready", "/metrics"))
 _LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
@@ -71,7 +73,7 @@ class Edge:
         try:
             self._check(path, scope)
         except Exception as error:  # noqa: BLE001 - named boundary: refusals before Litestar, told in the same form
-            told = tell(error)
+            told = tell(error, spoken_at(path))
             length = (b"content-length", b"%d" % len(told.body()))
             await send_with_id(
                 {"type": "http.response.start", "status": told.status, "headers": [*told.headers, length]}
@@ -87,7 +89,7 @@ class Edge:
             self._keys.admin(bearer(headers))
             if not self._keys.needed:
                 _refuse_other_sites(headers)
-        elif path.startswith("/v1"):
+        elif path not in _OPEN_PATHS:
             self._keys.principal(bearer(headers))
 
 

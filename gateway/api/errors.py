@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from enum import Enum
 
 import msgspec
 
 from gateway import errors as ours
-from gateway.proxy.sse import event
+from gateway.dialects.spoken import Spoken, enveloped, event_of
+from gateway.proxy.routes import route_of
 from providers import errors as theirs
 
 
@@ -39,6 +39,9 @@ TABLE: Mapping[type[Exception], Row] = {
     ours.NotTranslatable: Row(501, "invalid_request_error", retry=False),
     ours.MethodNotAllowed: Row(405, "invalid_request_error"),
     ours.BodyTooLarge: Row(413, "invalid_request_error"),
+    ours.CallerLeft: Row(400, "invalid_request_error"),  # for the log: nobody hears it
+    ours.UploadTimedOut: Row(408, "invalid_request_error"),
+    ours.UploadNotKept: Row(507, "server_error", retry=False),
     ours.RateLimited: Row(429, "rate_limit_error"),
     ours.CapacityError: Row(503, "capacity_error"),
     ours.QueueFull: Row(503, "capacity_error"),
@@ -62,16 +65,9 @@ TABLE: Mapping[type[Exception], Row] = {
 _UNFORESEEN = Row(500, "server_error")
 
 
-class Form(Enum):
-    """Whose envelope the caller's client reads. Anthropic's is OpenAI's with a `type` beside the error."""
-
-    OPENAI = "openai"
-    ANTHROPIC = "anthropic"
-
-
-def form_of(path: str) -> Form:
-    """By the route."""
-    return Form.ANTHROPIC if path.startswith("/v1/messages") else Form.OPENAI
+def spoken_at(path: str) -> Spoken:
+    """In whose words a path is answered."""
+    return Spoken.OLLAMA if path.startswith("/api/") else route_of(path).spoken
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -89,7 +85,7 @@ def row_of(error: Exception) -> Row:
     return next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), _UNFORESEEN)
 
 
-def tell(error: Exception, form: Form = Form.OPENAI) -> Told:
+def tell(error: Exception, spoken: Spoken = Spoken.OPENAI) -> Told:
     """Status, header fields and envelope for any exception; of one that is not ours only that it happened is told."""
     row = row_of(error)
     fields: dict[str, object] = {"message": "Internal error; the log has the details", "type": row.type}
@@ -111,15 +107,16 @@ def tell(error: Exception, form: Form = Form.OPENAI) -> Told:
     if row.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(error, theirs.UpstreamRefused) and (said := _own_words(error.body)) is not None:
-        return Told(error.status, headers, said)
-    return Told(row.status, headers, ({"type": "error"} if form is Form.ANTHROPIC else {}) | {"error": fields})
+        return Told(error.status, headers, enveloped(said["error"], spoken) if spoken in _OWN_ENVELOPES else said)
+    return Told(row.status, headers, enveloped(fields, spoken))
 
 
-def in_stream(error: Exception, *, between_events: bool, form: Form = Form.OPENAI) -> bytes:
-    """The same as an event, for a stream that has begun. An upstream's own error object is passed on as it said it."""
-    told = tell(error, form)
-    name = b"event: error\n" if form is Form.ANTHROPIC else b""
-    return (b"" if between_events else b"\n\n") + name + event(told.envelope)
+_OWN_ENVELOPES = (Spoken.ANTHROPIC, Spoken.OLLAMA)
+
+
+def in_stream(error: Exception, *, between_events: bool, spoken: Spoken = Spoken.OPENAI) -> bytes:
+    """The same as the last piece of a stream that has begun. An upstream's own error object is passed on as it said it."""
+    return event_of(tell(error, spoken).envelope, spoken, between_events=between_events)
 
 
 def _own_words(body: bytes) -> Mapping[str, object] | None:

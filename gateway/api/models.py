@@ -121,7 +121,7 @@ def model_routes(
 ) -> list[HTTPRouteHandler]:
     """The two reading routes."""
 
-    @get("/v1/models")
+    @get(["/v1/models", "/models"])
     async def list_models(
         provider: FromQuery[str | None] = None,
         free_only: FromQuery[bool] = False,
@@ -135,7 +135,7 @@ def model_routes(
         shown = (model for model in catalog().models if wanted.holds(model))
         return {"object": "list", "data": [entries.entry(model) for model in shown]}
 
-    @get("/v1/models/{name:path}")
+    @get(["/v1/models/{name:path}", "/models/{name:path}"])
     async def get_model(name: FromPath[str]) -> Mapping[str, Any]:
         name = name.removeprefix("/")
         try:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from gateway.metering.usage import Usage
+
 from .headers import STREAM_FIELDS
-from .sse import KEEP_ALIVE, Tail
+from .silence import ASKED_S, Silence
+from .sse import Tail
 
 Headers = Sequence[tuple[bytes, bytes]]
 Send = Callable[[object], Awaitable[None]]
@@ -60,16 +63,17 @@ class Client:
 
     Args:
         fields: header fields that every answer carries.
-        keepalive_s: silence after which a stream gets a comment; None: never.
+        silence: how it is filled, in a stream; None: not at all.
+        tail: remembers the end of what is said, in the words of the caller's route.
     """
 
     __slots__ = (
         "_busy",
         "_fields",
-        "_keepalive_s",
         "_loop",
         "_receive",
         "_send",
+        "_silence",
         "_tail",
         "_task",
         "_timers",
@@ -84,24 +88,32 @@ class Client:
         "status",
         "streaming",
         "target",
+        "usage",
     )
 
     def __init__(
-        self, watchman: Watchman, receive: Receive, send: Send, fields: Headers, keepalive_s: float | None
+        self,
+        watchman: Watchman,
+        receive: Receive,
+        send: Send,
+        fields: Headers,
+        silence: Silence | None,
+        tail: Tail | None = None,
     ) -> None:
         self._watchman = watchman
         self._receive = receive
         self._send = send
         self._fields = fields
-        self._keepalive_s = keepalive_s
+        self._silence = silence
         self._loop = watchman.loop  # looking it up costs a system call on some Pythons
-        self._tail = Tail()
+        self._tail = Tail() if tail is None else tail
         self._task = asyncio.current_task(self._loop)
         self._timers: list[asyncio.TimerHandle] = []
         self._watcher: asyncio.Task[object] | None = None
         self._busy: asyncio.Task[None] | None = None
         self.asked = ""  # the model's name as the caller gave it
         self.target = ""  # who answers, as far as is known
+        self.usage: Usage | None = None  # what the answer took, as far as it was told
         self.last_s = self._loop.time()
         self.status = 0
         self.started = False  # status and header fields have been sent
@@ -114,13 +126,21 @@ class Client:
         """A reading of the loop's clock."""
         return self._loop.time()
 
+    def tell(self, *fields: tuple[bytes, bytes]) -> None:
+        """More header fields for the answer, whichever it will be."""
+        self._fields = [*self._fields, *fields]
+
     # ------------------------------------------------------------ its leaving
 
     def watch(self, *, stream: bool) -> None:
         """From now on its leaving cancels the current task; with `stream`, silence is filled with comments."""
         self._watchman.add(self)
-        if stream and self._keepalive_s is not None:
-            self._timers.append(self._loop.call_later(self._keepalive_s, self._look_for_silence))
+        if stream and self._silence is not None and (first_s := self._silence.first_s) is not None:
+            self._timers.append(self._loop.call_later(first_s, self._look_for_silence))
+
+    def heed(self, leaving: Receive) -> None:
+        """Somebody else reads from the caller; this waits for its leaving. To be said before `watch`."""
+        self._receive = leaving
 
     def unwatch(self) -> None:
         """The exchange is over. Idempotent."""
@@ -203,30 +223,43 @@ class Client:
     def between_events(self) -> bool:
         return self._tail.between_events
 
+    @property
+    def said_last(self) -> bytes:
+        """The last bytes of the body so far."""
+        return self._tail.end
+
     # ------------------------------------------------------------ silence
 
     async def hush(self) -> None:
         """No comments from now on. Returns when one that is under way is out, so that `started` is settled."""
-        self._keepalive_s = None
+        self._silence = None
         if self._busy is not None:
             await asyncio.wait([self._busy])
 
     def _look_for_silence(self) -> None:
-        keepalive_s = self._keepalive_s
-        if self.ended or keepalive_s is None:
+        silence = self._silence
+        if self.ended or silence is None:
             return
-        silent_s = self._loop.time() - self.last_s
-        if silent_s >= keepalive_s:
-            if self._busy is None and self._tail.between_events:
-                self._busy = self._loop.create_task(self._keep_alive())
-            self.last_s = self._loop.time()
-            silent_s = 0.0
-        self._timers[-1] = self._loop.call_later(keepalive_s - silent_s, self._look_for_silence)
+        progress = None if self.committed else silence.progress(self.target)
+        gap_s = silence.gap_s(progress, begun=self.started)
+        wait_s = ASKED_S  # until another look, where nothing is to be said now
+        if gap_s is not None:
+            silent_s = self._loop.time() - self.last_s
+            if silent_s >= gap_s:
+                if self._busy is None and self._tail.between_events:
+                    self._busy = self._loop.create_task(self._keep_alive(silence.words(self.asked, progress)))
+                self.last_s = self._loop.time()
+                silent_s = 0.0
+                gap_s = silence.gap_s(progress, begun=True) or gap_s
+            wait_s = gap_s - silent_s
+        elif self.committed:
+            return  # who asked for progress only has heard all of it
+        self._timers[-1] = self._loop.call_later(wait_s, self._look_for_silence)
 
-    async def _keep_alive(self) -> None:
+    async def _keep_alive(self, words: bytes) -> None:
         try:
             await self.start_stream()
-            await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+            await self._send({"type": "http.response.body", "body": words, "more_body": True})
         finally:
             self._busy = None
 

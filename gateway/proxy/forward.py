@@ -1,73 +1,132 @@
 """One attempt at one target: send, and hand the answer on as it comes.
 
-The law: bytes pass unchanged; the first byte of the answer commits; until then a failure raises and the caller gets a real HTTP
-error. An event stream that ends without `[DONE]` is an error, never a finished answer.
+The law: bytes pass unchanged, unless they are translated or hold a usage that only we have asked for; the first byte of the answer
+commits; until then a failure raises and the caller gets a real HTTP error. A stream that ends without its last word is an error,
+never a finished answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
+import msgspec
+
+from gateway.dialects import talk
+from gateway.dialects.spoken import Spoken, said_again
+from gateway.dialects.sse import TooLong
+from gateway.dialects.translation import JSON, Translation
+from gateway.metering.usage import Usage, usage_of_body
 from providers.contract import Request, Response
 from providers.errors import ProviderError, UpstreamBroke, UpstreamRefused
 
 from .client import Client
 from .headers import first, to_caller
-from .sse import first_error, is_event_stream
+from .meter import Meter
+from .sse import first_error, is_stream, status_of
 
 # An answer of this size or less is read whole before its first byte is handed on, so that an upstream breaking off in the
 # middle is a 502 and not a cut connection. Longer ones pass through piece by piece.
 HELD_MAX_BYTES = 1 << 20
+# Only a whole answer can be translated. The largest hold pictures.
+TRANSLATED_MAX_BYTES = 64 << 20
 # After `[DONE]` the upstream may end its body for so long, which keeps its connection; one that does not is not waited for.
 DONE_LINGER_S = 1.0
 LAST_WORD_BYTES = 12
 _NO_BODY = frozenset((204, 304))
 _STATUS_MAX = 599  # RFC 9110 §15
+# How an upstream says that it does not know a path or a parameter.
+_MAY_EXCUSE = frozenset((400, 404, 405, 422, 501))
 
 SendUpstream = Callable[[Request], Awaitable[Response]]
+
+
+class Passage(msgspec.Struct, frozen=True):
+    """What there is to do with an answer on its way.
+
+    Args:
+        source: the provider's name.
+        spoken: in whose words the caller is answered.
+        hide_usage: the stream's usage is ours only.
+        translation: None: the bytes pass as they are.
+        excuse: of a refusal (status, body) that another way of asking may mend; what it returns is raised.
+    """
+
+    source: str
+    spoken: Spoken = Spoken.OPENAI
+    hide_usage: bool = False
+    translation: Translation | None = None
+    excuse: Callable[[int, bytes], Exception | None] | None = None
 
 
 async def forward(
     send: SendUpstream,
     request: Request,
     client: Client,
-    source: str,
+    passage: Passage,
     judge: Callable[[Response], None] | None = None,
 ) -> None:
     """Returns when the caller has the whole answer.
 
     Args:
         judge: sees the answer before any of it is handed on, and may raise.
-    Raises: what `judge` raises; ProviderError; `client.committed` tells whether a byte of the answer had been handed on.
+    Raises: what `judge` and `excuse` raise; ProviderError; `client.committed`: whether a byte of the answer was handed on.
     """
     response = await send(request)
     try:
+        if passage.excuse is not None and response.status in _MAY_EXCUSE:
+            refusal = passage.excuse(response.status, await response.read(HELD_MAX_BYTES))
+            if refusal is not None:
+                raise refusal
         if judge is not None:
             judge(response)
         if response.status > _STATUS_MAX:
-            raise UpstreamBroke(f"{source} answered with a status that is none: {response.status}", source=source)
-        if is_event_stream(first(response.headers, b"content-type")) and response.status == 200:
-            await _stream(response, client, source)
+            raise UpstreamBroke(
+                f"{passage.source} answered with a status that is none: {response.status}", source=passage.source
+            )
+        if response.status == 200 and is_stream(first(response.headers, b"content-type")):
+            await _stream(response, client, passage)
             return
-        await client.hush()  # what follows is no event stream
-        if client.started:
-            await _refuse_in_stream(response, source)
+        await client.hush()  # what follows is no stream, or a whole answer turned into one
+        if passage.translation is not None and response.status == 200:
+            await _translated(response, client, passage, passage.translation)
+        elif client.started:
+            await _refuse_in_stream(response, passage.source)
+        elif passage.translation is not None:
+            body = await response.read(HELD_MAX_BYTES)
+            await client.answer(
+                response.status, _as(JSON, to_caller(response.headers)), said_again(body, passage.spoken)
+            )
         else:
             await _plain(response, client)
     finally:
         response.close()
 
 
-async def _stream(response: Response, client: Client, source: str) -> None:
+class _Nothing:
+    """Awaited, it is over at once: a piece of which nothing is to be handed on."""
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+_NOTHING = _Nothing()
+
+
+async def _stream(response: Response, client: Client, passage: Passage) -> None:
+    source, translation = passage.source, passage.translation
     opened = client.started
+    meter = Meter(hide=passage.hide_usage)
+    feed = meter.feed if translation is None else translation.feed
+    headers = to_caller(response.headers)
+    if translation is not None:
+        headers = _as(translation.stream_type, headers)
 
     async def begin(data: bytes) -> None:
-        refused = first_error(data)
-        if refused is not None:
+        if translation is None and (refused := first_error(data)) is not None:
             status, body = refused
             raise UpstreamRefused(f"{source} began with an error", source=source, status=status, body=body)
-        await client.start_stream(to_caller(response.headers))
+        await client.start_stream(headers)
         await client.write(data)
 
     def close_if_done() -> None:
@@ -78,6 +137,9 @@ async def _stream(response: Response, client: Client, source: str) -> None:
         nonlocal opened
         if data[-LAST_WORD_BYTES:].rstrip().endswith(b"[DONE]"):
             asyncio.get_running_loop().call_later(DONE_LINGER_S, close_if_done)
+        data = feed(data)
+        if not data:
+            return _NOTHING  # pyright: ignore[reportReturnType] - awaitable by its iterator, which a tuple's is
         if opened:
             return client.write(data)
         opened = True
@@ -85,14 +147,51 @@ async def _stream(response: Response, client: Client, source: str) -> None:
 
     try:
         await response.pump(sink)
+        if translation is not None:
+            translation.end()
+    except talk.SaidError as error:
+        raise _said(error, source) from None
+    except (talk.Unreadable, TooLong) as error:
+        raise _unreadable(error, source) from None
     except ProviderError:
         if not client.done:  # others cut the connection after their last word, or were not waited for
+            if client.started and (rest := meter.end()):
+                await client.write(rest)
             raise
+    finally:
+        client.usage = meter.usage if translation is None else _counted(translation.usage)
+    if translation is None and (rest := meter.end()):
+        await client.write(rest)
     if not client.done:
         raise UpstreamBroke(
             "the stream ended before it was finished", source=source, nothing_received=not client.committed
         )
     await client.end()
+
+
+def _said(error: talk.SaidError, source: str) -> UpstreamRefused:
+    body = msgspec.json.encode({"error": error.error})
+    return UpstreamRefused(f"{source} said an error", source=source, status=status_of(error.error), body=body)
+
+
+def _unreadable(error: Exception, source: str) -> UpstreamBroke:
+    return UpstreamBroke(
+        f"{source} answered with something that cannot be translated: it is not what its API says",
+        source=source,
+        detail=str(error),
+    )
+
+
+def _counted(told: talk.Usage | None) -> Usage | None:
+    if told is None:
+        return None
+    return Usage(
+        prompt=told.input,
+        completion=told.output,
+        cached=told.cached,
+        written=told.written,
+        reasoning=told.reasoning,
+    )
 
 
 async def _refuse_in_stream(response: Response, source: str) -> None:
@@ -105,6 +204,29 @@ async def _refuse_in_stream(response: Response, source: str) -> None:
     )
 
 
+async def _translated(response: Response, client: Client, passage: Passage, translation: Translation) -> None:
+    """A whole answer. Some upstreams give one where a stream was asked for."""
+    body = await response.read(TRANSLATED_MAX_BYTES)
+    try:
+        said = translation.whole_as_stream(body) if translation.stream else translation.whole(body)
+    except talk.Unreadable as error:
+        raise _unreadable(error, passage.source) from None
+    client.usage = _counted(translation.usage)
+    headers = to_caller(response.headers)
+    if not translation.stream:
+        await client.answer(200, _as(JSON, headers), said)
+        return
+    await client.start_stream(_as(translation.stream_type, headers))
+    await client.write(said)
+    await client.end()
+
+
+def _as(content_type: bytes, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The same fields with another content type; what described the upstream's own bytes is gone."""
+    kept = [field for field in headers if field[0] not in (b"content-type", b"content-encoding", b"etag")]
+    return [(b"content-type", content_type), *kept]
+
+
 async def _plain(response: Response, client: Client) -> None:
     headers = to_caller(response.headers)
     length = first(response.headers, b"content-length")
@@ -112,6 +234,7 @@ async def _plain(response: Response, client: Client) -> None:
     if body is None and (response.status in _NO_BODY or (length is not None and int(length) <= HELD_MAX_BYTES)):
         body = await response.read(HELD_MAX_BYTES)
     if body is not None:
+        client.usage = usage_of_body(body)
         await client.answer(response.status, headers, body)
         return
     started = False
@@ -131,4 +254,5 @@ async def _plain(response: Response, client: Client) -> None:
     if not started:
         await client.answer(response.status, headers, b"")
         return
+    client.usage = usage_of_body(client.said_last)
     await client.end()

@@ -81,6 +81,12 @@ def first(headers: Headers, name: bytes) -> bytes | None:
     return None
 
 
+def is_form(headers: Headers) -> bool:
+    """Whether the body is announced as multipart."""
+    kind = first(headers, b"content-type")
+    return kind is not None and kind.lstrip()[:10].lower() == b"multipart/"
+
+
 def retry_after_s(headers: Headers) -> float | None:
     """How long an upstream asks to be left alone, None where it does not say so in a form we can read.
 

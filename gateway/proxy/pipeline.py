@@ -13,12 +13,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 
 from gateway.access.keys import Principal
+from gateway.dialects.talk import Stamp
+from gateway.dialects.translation import Translation
 from gateway.errors import CapacityError, RouteNotServed, UnknownModel
 from gateway.residency.manager import ResidencyManager
 from gateway.routing.catalog import Catalog, Model, Target
 from gateway.routing.resolve import resolve
 from gateway.routing.select import order
-from providers.contract import Engine, Provider, Request
+from providers.contract import Body, Engine, Provider, Request
 from providers.errors import (
     LoadFailed,
     UpstreamBroke,
@@ -31,14 +33,22 @@ from providers.errors import (
 )
 
 from .client import Client
-from .forward import SendUpstream, forward
+from .forward import Passage, SendUpstream, forward
 from .guard import Guard, Judge
 from .headers import to_upstream
-from .peek import with_model
+from .peek import Peek
+from .policy import Policy
+from .routes import Route
+from .upload import Upload
+from .ways import Ways, says_absent, says_no_usage
+from .wording import Wish, Worded, worded
 
 # The kernel still takes connections for a process that is being torn down, and resets them: an engine that is gone so soon after
 # a request was sent had been killed before.
 DEAD_ALREADY_S = 1.0
+_LEFT_OUT_MAX = 32  # names in a header field
+_NAME_MAX = 64  # characters of each: some are the caller's own
+_AS_IT_CAME = Worded(b"")
 # What another target may mend: nothing has reached an upstream, or the upstream said that it did nothing. Not an upstream that
 # fell silent or broke off: it may have done the work, and done it at a price.
 _NEXT_TARGET = (
@@ -56,23 +66,45 @@ class Call(msgspec.Struct, frozen=True):
     """What a caller asks."""
 
     principal: Principal
-    path: bytes  # the upstream's route: b"/v1/chat/completions"
+    route: Route
+    query: bytes  # b"" or b"beta=true"
     headers: Sequence[tuple[bytes, bytes]]
-    body: bytes
-    model: str
-    stream: bool
+    body: bytes | Upload
+    seen: Peek
 
 
 class Upstream(msgspec.Struct, frozen=True):
     """One provider as the data path sees it.
 
-    `first_byte_s`, `idle_s`: how long it is waited for, None: for ever. `guard` is None for engines of ours.
+    `first_byte_s`, `idle_s`: how long it is waited for, None: for ever. `guard` is None for engines of ours. `routes`: what it
+    serves, None: that turns out. `stream_usage`: its streams are asked for their usage.
     """
 
     provider: Provider
     first_byte_s: float | None
     idle_s: float | None
     guard: Guard | None
+    routes: frozenset[bytes] | None = None
+    stream_usage: bool = True
+
+
+class _Trip(msgspec.Struct, frozen=True):
+    """One call on its way to one target. `more`: another target comes after this one."""
+
+    call: Call
+    client: Client
+    policy: Policy | None
+    target: Target
+    upstream: Upstream
+    more: bool
+
+
+class _Again(Exception):
+    """The upstream refused how it was asked, not what. `lacks`: a route that it has not; None: it takes no stream_options."""
+
+    def __init__(self, lacks: Route | None) -> None:
+        super().__init__()
+        self.lacks = lacks
 
 
 class Pipeline:
@@ -82,7 +114,9 @@ class Pipeline:
         catalog: gives the present snapshot.
         look_again: has the catalogue brought up to date for a name that is not in it; bounded.
         upstreams: by provider name.
+        policies: by public model name.
         patience_s: how long a caller waits for its model to be in memory.
+        stamp: a fresh one for an answer that is translated.
     """
 
     def __init__(
@@ -92,29 +126,46 @@ class Pipeline:
         residency: ResidencyManager,
         upstreams: Mapping[str, Upstream],
         patience_s: float,
+        policies: Mapping[str, Policy],
+        stamp: Callable[[], Stamp],
     ) -> None:
         self._catalog = catalog
         self._look_again = look_again
         self._residency = residency
         self._upstreams = upstreams
         self._patience_s = patience_s
+        self._policies = policies
+        self._stamp = stamp
+        self._ways = Ways()
 
     async def serve(self, call: Call, client: Client) -> None:
         """Answers the caller, or raises while `client.committed` is still False, or breaks off after.
 
         Raises: GatewayError, ProviderError.
         """
-        client.asked = call.model
-        client.watch(stream=call.stream)
-        targets = self._order(await self._resolve(call.model), call.path)
+        client.asked = call.seen.model
+        client.watch(stream=call.seen.stream)
+        model = await self._resolve(call.seen.model)
+        targets = self._order(model, call.route, client.now_s())
+        policy = self._policies.get(model.name) if self._policies else None
         last = len(targets) - 1
         for place, target in enumerate(targets):
             try:
-                await self._attempt(call, target, client, more=place < last)
+                await self._attempt(_Trip(call, client, policy, target, self._upstreams[target.provider], place < last))
                 return
             except _NEXT_TARGET:
                 if place == last or client.committed:
                     raise
+
+    async def bring(self, call: Call, client: Client) -> None:
+        """Returns when the model is in memory (or needs none of ours); raises as `serve`."""
+        client.asked = call.seen.model
+        client.watch(stream=False)
+        model = await self._resolve(call.seen.model)
+        target = self._order(model, call.route, client.now_s())[0]
+        client.target = target.key
+        async with self._residency.lease(target.key, self._patience_s):
+            pass
 
     async def _resolve(self, name: str) -> Model:
         try:
@@ -123,14 +174,13 @@ class Pipeline:
             await self._look_again()
             return resolve(self._catalog(), name)
 
-    def _order(self, model: Model, path: bytes) -> Sequence[Target]:
+    def _order(self, model: Model, route: Route, now_s: float) -> Sequence[Target]:
         """The targets that serve this route, the one to be tried first first. Raises: RouteNotServed: there is none."""
-        route = path.partition(b"?")[0]
-        targets = [target for target in model.targets if self._serves(target, route)]
+        targets = [target for target in model.targets if self._ways_to(target, route, now_s)]
         if not targets:
             who = ", ".join(target.provider for target in model.targets)
             raise RouteNotServed(
-                f"'{model.name}' is served by {who}, which does not serve {route.decode()}", param="model"
+                f"'{model.name}' is served by {who}, which does not serve {route.path.decode()}", param="model"
             )
         if len(targets) == 1:
             return targets
@@ -141,63 +191,127 @@ class Pipeline:
             resting_s=self._resting_s,
         )
 
-    def _serves(self, target: Target, route: bytes) -> bool:
-        routes = self._upstreams[target.provider].provider.routes
-        return routes is None or route in routes
+    def _ways_to(self, target: Target, route: Route, now_s: float) -> Sequence[Route]:
+        upstream = self._upstreams[target.provider]
+        return self._ways.of(route, upstream.routes, _who(target, upstream), now_s)
 
     def _resting_s(self, target: Target) -> float:
         guard = self._upstreams[target.provider].guard
         return 0.0 if guard is None else guard.resting_s(target.key)
 
-    async def _attempt(self, call: Call, target: Target, client: Client, *, more: bool) -> None:
+    async def _attempt(self, trip: _Trip) -> None:
         """One target; an engine of ours that was dead already when the request came to it is loaded anew, once.
 
         A request that takes its time and then kills the engine is not repeated: it would do so again.
         """
-        client.target = target.key
+        client, key = trip.client, trip.target.key
+        client.target = key
         for again in (True, False):
             engine: Engine | None = None
             sent_s = 0.0
             try:
-                async with self._residency.lease(target.key, self._patience_s) as lease:
+                async with self._residency.lease(key, self._patience_s) as lease:
                     engine = lease.engine
                     sent_s = client.now_s()
-                    await self._forward(call, target, engine, client, more=more)
+                    await self._ask(trip, engine)
                 return
             except (UpstreamUnreachable, UpstreamBroke) as error:
                 dead = isinstance(error, UpstreamUnreachable) or (
                     error.nothing_received and client.now_s() - sent_s < DEAD_ALREADY_S
                 )
-                if engine is None or not (again and dead) or not await self._residency.has_left(target.key, engine):
+                if engine is None or not (again and dead) or not await self._residency.has_left(key, engine):
                     raise
 
-    async def _forward(self, call: Call, target: Target, engine: Engine | None, client: Client, *, more: bool) -> None:
-        upstream = self._upstreams[target.provider]
-        body = call.body
-        if target.upstream_name is not None and target.upstream_name != call.model:
-            body = with_model(body, target.upstream_name)
+    async def _ask(self, trip: _Trip, engine: Engine | None) -> None:
+        """By one way after the other, until one is known to the upstream."""
+        call, target = trip.call, trip.target
+        while True:
+            now_s = trip.client.now_s()
+            ways = self._ways_to(target, call.route, now_s)
+            if not ways:  # it has turned out to lack one since the order was made
+                raise RouteNotServed(f"{target.provider} does not serve {call.route.path.decode()}", param="model")
+            try:
+                await self._forward(trip, engine, ways)
+                return
+            except _Again as refused:
+                who = _who(target, trip.upstream)
+                if refused.lacks is None:
+                    self._ways.no_usage(who, now_s)
+                else:
+                    self._ways.lacks(who, refused.lacks, now_s)
+
+    async def _forward(self, trip: _Trip, engine: Engine | None, ways: Sequence[Route]) -> None:
+        call, target, upstream, client = trip.call, trip.target, trip.upstream, trip.client
+        way = ways[0]
+        body: bytes | Body
+        if isinstance(call.body, bytes):
+            said = worded(call.body, self._wish(trip, way), self._stamp)
+            body = said.body
+            if said.translation is not None:
+                _tell_translated(client, call.route, way, said.translation)
+        else:
+            said = _AS_IT_CAME
+            body = call.body.body(target.upstream_name)
+        path = way.path
         request = Request(
             method=b"POST",
-            path=call.path,
+            path=path + b"?" + call.query if call.query and said.translation is None else path,
             headers=to_upstream(call.headers),
             body=body,
             first_byte_s=upstream.first_byte_s,
             idle_s=upstream.idle_s,
         )
+        excuse = None
+        if len(ways) > 1 or said.asks:
+            excuse = _excuse(way if len(ways) > 1 else None, target.upstream_name or call.seen.model, asks=said.asks)
+        passage = Passage(target.provider, call.route.spoken, said.hides, said.translation, excuse)
         send = upstream.provider.send if engine is None else engine.send
         if upstream.guard is None:
-            await forward(send, request, client, target.provider)
+            await forward(send, request, client, passage)
         else:
-            await _guarded(upstream.guard, send, request, client, target, more=more)
+            await _guarded(upstream.guard, send, request, trip, passage)
+
+    def _wish(self, trip: _Trip, way: Route) -> Wish:
+        call, upstream, target = trip.call, trip.upstream, trip.target
+        takes_option = self._ways.tells_usage(_who(target, upstream), trip.client.now_s())
+        return Wish(call.route, way, call.seen, target.upstream_name, upstream.stream_usage, takes_option, trip.policy)
 
 
-async def _guarded(
-    guard: Guard, send: SendUpstream, request: Request, client: Client, target: Target, *, more: bool
-) -> None:
+def _who(target: Target, upstream: Upstream) -> str:
+    """About whom something turns out: engines of ours are each their own, of others all of a provider's models are alike."""
+    return target.key if upstream.guard is None else target.provider
+
+
+def _excuse(way: Route | None, model: str, *, asks: bool) -> Callable[[int, bytes], Exception | None]:
+    """What another way of asking may mend.
+
+    Args:
+        way: it may turn out to be lacking, since there is another one.
+        asks: stream_options are in the request by our doing.
+    """
+
+    def look(status: int, body: bytes) -> Exception | None:
+        if way is not None and says_absent(status, body, model):
+            return _Again(way)
+        return _Again(None) if asks and says_no_usage(status, body) else None
+
+    return look
+
+
+def _tell_translated(client: Client, route: Route, way: Route, translation: Translation) -> None:
+    """In header fields, for those who wonder where a parameter went."""
+    client.tell((b"x-roundhouse-translated", b"%b>%b" % (route.dialect.encode(), way.dialect.encode())))
+    if translation.left_out:
+        said = ", ".join(name[:_NAME_MAX] for name in translation.left_out[:_LEFT_OUT_MAX])
+        client.tell((b"x-roundhouse-left-out", said.encode("ascii", "replace").translate(None, b"\r\n\0")))
+
+
+async def _guarded(guard: Guard, send: SendUpstream, request: Request, trip: _Trip, passage: Passage) -> None:
     """Raises: as `Guard.exchange`; UpstreamTimeout: it took longer than total_s."""
+    target, more = trip.target, trip.more
 
     def through(judge: Judge) -> Awaitable[None]:
-        return forward(send, request, client, target.provider, judge)
+        return forward(send, request, trip.client, passage, judge)
 
     if guard.total_s is None:
         await guard.exchange(target.key, through, more=more)

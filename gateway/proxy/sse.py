@@ -6,8 +6,11 @@ Source: WHATWG HTML §9.2 (server-sent events); OpenAI's streams end with `data:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import msgspec
+
+from gateway.dialects.spoken import Spoken
 
 KEEP_ALIVE = b": keep-alive\n\n"
 # Enough for the last event of a stream to be recognised: "data: [DONE]" with its line ends, or an upstream's own error.
@@ -34,6 +37,11 @@ class Tail:
         self._end = data[-TAIL_BYTES:] if len(data) >= TAIL_BYTES else (self._end + data)[-TAIL_BYTES:]
 
     @property
+    def end(self) -> bytes:
+        """The last bytes, TAIL_BYTES at most."""
+        return self._end
+
+    @property
     def between_events(self) -> bool:
         """Only here may a comment or an event of ours be put in."""
         return not self._end or self._end.endswith(_BOUNDARY)
@@ -54,6 +62,76 @@ class Tail:
         return _DONE.search(self._end, max(0, len(self._end) - 64)) is not None or _MESSAGE_STOP in self._last_event()
 
 
+# What Responses' streams end with. In a text that quotes these words the quotation marks are escaped.
+_RESPONSE_ENDED = re.compile(
+    rb'(?:^|[\r\n])event: ?response\.(?:completed|incomplete|failed)[\r\n]|"type": ?"response\.(?:completed|incomplete|failed)"'
+)
+_JOINT_BYTES = 64  # of what may be cut in two: longer than any of these words
+# The last line ends with it and the counts; a tool call's argument of that name stands deeper.
+_LINES_ENDED = re.compile(rb'"done": ?true(?:, ?"[a-z_]+": ?(?:"[a-z]*"|\d+|\[[\d, ]*\]))*\}\s*$')
+
+
+class ResponsesTail(Tail):
+    """Of OpenAI's Responses: the last event holds the whole answer, so its name is looked for as it passes."""
+
+    __slots__ = ("_said",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said = False
+
+    def add(self, data: bytes) -> None:
+        if not self._said and (
+            _RESPONSE_ENDED.search(data) or _RESPONSE_ENDED.search(self._end[-_JOINT_BYTES:] + data[:_JOINT_BYTES])
+        ):
+            self._said = True
+        super().add(data)
+
+    @property
+    def done(self) -> bool:
+        return self._said
+
+
+class EndlessTail(Tail):
+    """Of streams without a last word (speech, pictures): they are done wherever they end between two events."""
+
+    __slots__ = ()
+
+    @property
+    def done(self) -> bool:
+        return self.between_events
+
+
+class LinesTail(Tail):
+    """Of Ollama's streams: a JSON object on each line."""
+
+    __slots__ = ()
+
+    @property
+    def between_events(self) -> bool:
+        return not self._end or self._end.endswith(b"\n")
+
+    @property
+    def failed(self) -> bool:
+        return self._last_event().startswith(b'{"error"')
+
+    @property
+    def done(self) -> bool:
+        return _LINES_ENDED.search(self._last_event()) is not None
+
+
+_TAILS: Mapping[Spoken, type[Tail]] = {
+    Spoken.RESPONSES: ResponsesTail,
+    Spoken.PLAIN: EndlessTail,
+    Spoken.OLLAMA: LinesTail,
+}
+
+
+def tail_of(spoken: Spoken) -> Tail:
+    """What remembers the end of a stream on such a route."""
+    return _TAILS.get(spoken, Tail)()
+
+
 def first_error(data: bytes) -> tuple[int, bytes] | None:
     """The status and body of the error that a stream begins with, None where it begins with something else.
 
@@ -69,9 +147,14 @@ def first_error(data: bytes) -> tuple[int, bytes] | None:
         return None
     if not said.error:
         return None
-    code = str(said.error.get("code")) if isinstance(said.error, dict) else ""
-    status = int(code) if _STATUS.fullmatch(code) else 502
+    status = status_of(said.error) if isinstance(said.error, dict) else 502
     return status, msgspec.json.encode({"error": said.error})
+
+
+def status_of(error: Mapping[str, object]) -> int:
+    """The status that an error in a stream stands for: its own `code`, 502 where it has none."""
+    code = str(error.get("code"))
+    return int(code) if _STATUS.fullmatch(code) else 502
 
 
 class _First(msgspec.Struct):
@@ -83,6 +166,9 @@ def event(payload: object) -> bytes:
     return b"data: " + msgspec.json.encode(payload) + b"\n\n"
 
 
-def is_event_stream(content_type: bytes | None) -> bool:
-    """Whether a Content-Type says server-sent events, parameters aside."""
-    return content_type is not None and content_type.partition(b";")[0].strip().lower() == b"text/event-stream"
+def is_stream(content_type: bytes | None) -> bool:
+    """Whether a Content-Type says that what follows comes piece by piece: events, or lines of JSON."""
+    return content_type is not None and content_type.partition(b";")[0].strip().lower() in _STREAM_TYPES
+
+
+_STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson")

@@ -9,7 +9,8 @@ The first rule that finds something decides:
 5. a name without its tag, where names have tags (Ollama): `llama3.2` and `ollama/llama3.2` mean `…:latest` where that is there,
    else the only tag there is; of several, none
 6. NAME with a variant's suffix (OpenRouter's `:nitro`), where NAME is meant by `provider/name` or a bare name of such a provider
-7. nothing: 404 with the nearest names
+7. NAME:latest, as Ollama's clients complete a name without a tag: NAME, by one of the rules 1 to 4
+8. nothing: 404 with the nearest names
 
 Names are exact, also in case. A listed `name:free` is an ordinary name; it is never meant by `name`.
 """
@@ -22,7 +23,7 @@ from operator import itemgetter
 
 from gateway.errors import UnknownModel
 
-from .catalog import Catalog, Model, Target
+from .catalog import LATEST, Catalog, Model, Target
 
 # A name longer than any real one is neither compared nor repeated in full.
 COMPARED_MAX = 256
@@ -41,7 +42,7 @@ def resolve(catalog: Catalog, name: str) -> Model:
     """The model meant by `name`. Raises: UnknownModel, naming up to three that look like it."""
     model = catalog.meant.get(name)
     if model is None:
-        model = _variant(catalog, name)
+        model = _variant(catalog, name) or _latest(catalog, name)
         if model is None:
             raise UnknownModel(_unknown_text(catalog, name), param="model")
     return model
@@ -64,6 +65,15 @@ def _variant(catalog: Catalog, name: str) -> Model | None:
             length = None if offer is None else offer.context_length
             return Model(model.name + suffix, targets, (), length, model.created, offer, True)
     return None
+
+
+def _latest(catalog: Catalog, name: str) -> Model | None:
+    """Rule 7. Not by rule 5: `qwen:latest` must not mean the only other tag there is."""
+    stem = name.removesuffix(f":{LATEST}")
+    if stem == name:
+        return None
+    tables = (catalog.by_name, catalog.by_target, catalog.bare)
+    return next((table[stem] for table in tables if stem in table), None)
 
 
 def _unknown_text(catalog: Catalog, name: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.access.keys import Keys
 from gateway.api.data import DataRoutes
+from gateway.dialects.talk import Stamp
 from gateway.metering.metrics import Metrics
 from gateway.proxy.pipeline import Pipeline, Upstream
 from gateway.proxy.sse import KEEP_ALIVE
@@ -85,6 +86,26 @@ async def exchange(routes: DataRoutes) -> list[bytes | int]:
     return told[:-1]
 
 
+def stamp() -> Stamp:
+    """Nothing is translated here."""
+    return Stamp("1", 1)
+
+
+def data_routes(pipeline: Pipeline, metrics: Metrics, keepalive_s: float) -> DataRoutes:
+    """Without keys."""
+    keys = Keys((), ())
+    return DataRoutes(
+        pipeline,
+        keys,
+        metrics,
+        max_body_bytes=1000,
+        max_upload_bytes=1000,
+        keepalive_s=keepalive_s,
+        stamp=stamp,
+        progress=lambda _: None,
+    )
+
+
 @pytest.mark.parametrize("after_turns", range(5))
 def test_failure_in_the_moment_of_a_comment_is_told_once(after_turns: int) -> None:
     """Either as a real HTTP error, or as an event after the comment; never as both, never mixed."""
@@ -98,9 +119,11 @@ def test_failure_in_the_moment_of_a_comment_is_told_once(after_turns: int) -> No
             world.manager,
             {"up": Upstream(Failing(KEEPALIVE_S, after_turns), None, None, None)},
             60.0,
+            {},
+            stamp,
         )
         metrics = Metrics(lambda: ())
-        told = await exchange(DataRoutes(pipeline, Keys((), ()), metrics, max_body_bytes=1000, keepalive_s=KEEPALIVE_S))
+        told = await exchange(data_routes(pipeline, metrics, KEEPALIVE_S))
         status, *pieces = told
         if status == 200:
             comment, event = pieces
@@ -130,8 +153,10 @@ def test_no_comment_comes_when_they_are_switched_off(keepalive_s: float) -> None
             world.manager,
             {"up": Upstream(Failing(1000.0, 0), None, None, None)},
             60.0,
+            {},
+            stamp,
         )
-        routes = DataRoutes(pipeline, Keys((), ()), Metrics(lambda: ()), max_body_bytes=1000, keepalive_s=keepalive_s)
+        routes = data_routes(pipeline, Metrics(lambda: ()), keepalive_s)
         assert (await exchange(routes))[0] == 502
         await world.close()
 

@@ -14,6 +14,7 @@ from tests.fakes.running import CHAT, Running, ask, chat, running
 from tests.fakes.upstream import CUT, FakeUpstream
 
 MESSAGES = "/v1/messages"
+EMBEDDINGS = "/v1/embeddings"
 STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 
 
@@ -85,20 +86,20 @@ async def test_tokens_are_counted_there(tmp_path: Path) -> None:
         assert (answer.status, answer.json()) == (200, {"input_tokens": 7})
 
 
-async def test_chat_completion_is_refused_with_what_is_served(tmp_path: Path) -> None:
+async def test_what_cannot_be_translated_is_refused_with_what_is_served(tmp_path: Path) -> None:
     """501: the model is there, the route is not; SDKs are told not to repeat it."""
     async with claude(tmp_path) as (gateway, upstream):
         asked = len(upstream.requests)
-        answer = await ask(gateway.port, "POST", CHAT, chat("claude-plain"))
+        answer = await ask(gateway.port, "POST", EMBEDDINGS, {"model": "claude-plain", "input": "x"})
         assert (answer.status, answer.error["code"]) == (501, "route_not_served")
         assert "claude" in answer.error["message"]
-        assert CHAT in answer.error["message"]
+        assert EMBEDDINGS in answer.error["message"]
         assert answer.field("x-should-retry") == "false"
         assert len(upstream.requests) == asked
 
 
 async def test_route_goes_to_the_target_that_serves_it(tmp_path: Path) -> None:
-    """Of a route over several, those that do not are passed over."""
+    """Of a route over several, those that do not are passed over; those that can be translated for keep their place."""
     async with FakeAnthropic() as upstream, FakeUpstream(model="m") as other:
         toml = f"""
         [providers.claude]
@@ -113,8 +114,11 @@ async def test_route_goes_to_the_target_that_serves_it(tmp_path: Path) -> None:
         targets = ["claude/claude-plain", "up/m"]
         """
         async with running(tmp_path, toml) as gateway:
-            assert (await ask(gateway.port, "POST", CHAT, chat("both"))).json()["model"] == "m"
+            await ask(gateway.port, "POST", EMBEDDINGS, {"model": "both", "input": "x"})
+            assert [request.path for request in other.requests] == [EMBEDDINGS]
+            assert (await ask(gateway.port, "POST", CHAT, chat("both"))).json()["object"] == "chat.completion"
             assert (await ask(gateway.port, "POST", MESSAGES, body("both"))).json()["type"] == "message"
+            assert [request.path for request in upstream.requests[-2:]] == [MESSAGES] * 2
 
 
 @STREAMED

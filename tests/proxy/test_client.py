@@ -8,10 +8,16 @@ from typing import Any, cast
 import pytest
 
 from gateway.proxy.client import WATCH_AFTER_S, Client, Watchman
+from gateway.proxy.silence import Silence
 from gateway.proxy.sse import KEEP_ALIVE
 from tests.residency.shell import on_virtual_time
 
 EVENT = b'data: {"x":1}\n\n'
+
+
+def silence(keepalive_s: float | None) -> Silence:
+    """Nothing loads here."""
+    return Silence(keepalive_s, lambda _: None)
 
 
 class Wire:
@@ -27,7 +33,7 @@ class Wire:
         self.clear.set()
         self.complete = False
         watchman = Watchman(asyncio.get_running_loop())
-        self.client = Client(watchman, self.receive, self.send, [(b"x-request-id", b"1")], keepalive_s)
+        self.client = Client(watchman, self.receive, self.send, [(b"x-request-id", b"1")], silence(keepalive_s))
 
     async def receive(self) -> object:
         """The caller's leaving, when it does."""

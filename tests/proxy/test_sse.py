@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from gateway.proxy.sse import TAIL_BYTES, Tail, event, is_event_stream
+from gateway.dialects.spoken import Spoken
+from gateway.proxy.sse import TAIL_BYTES, Tail, event, is_stream
+from gateway.proxy.sse import tail_of as tail_for
 
 EVENT = b'data: {"choices":[{"delta":{"content":"[DONE] data: [DONE]"}}]}'
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
@@ -130,6 +132,51 @@ def test_event_is_one_line_and_a_blank_one() -> None:
         (None, False),
     ],
 )
-def test_is_event_stream_reads_the_media_type_only(content_type: bytes | None, expected: bool) -> None:
+def test_is_stream_reads_the_media_type_only(content_type: bytes | None, expected: bool) -> None:
     """Parameters and case aside."""
-    assert is_event_stream(content_type) is expected
+    assert is_stream(content_type) is expected
+
+
+COMPLETED = (
+    b'event: response.completed\ndata: {"type":"response.completed","response":{"output":[' + b"1," * 2000 + b"]}}\n\n"
+)
+
+
+@pytest.mark.parametrize("name", [b"completed", b"incomplete", b"failed"])
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+def test_responses_are_done_after_their_last_event_at_every_cut(name: bytes, *, named: bool) -> None:
+    """It is longer than what is remembered; its name is seen as it passes. A text that quotes it is none."""
+    quoted = b'data: {"type":"response.output_text.delta","delta":"\\"type\\":\\"response.completed\\""}\n\n'
+    last = COMPLETED.replace(b"response.completed", b"response." + name)
+    if not named:
+        last = last.partition(b"\n")[2]
+    for cut in range(len(quoted) + 120):
+        tail = tail_for(Spoken.RESPONSES)
+        tail.add((quoted + last)[:cut])
+        assert cut > len(quoted) or not tail.done
+        tail.add((quoted + last)[cut:])
+        assert tail.done, cut
+
+
+def test_lines_are_done_after_the_line_that_says_so() -> None:
+    """And failed after one that is an error."""
+    tail = tail_for(Spoken.OLLAMA)
+    tail.add(b'{"message":{"content":"\\"done\\":true"},"done":false}\n')
+    assert tail.between_events
+    assert not tail.done
+    tail.add(b'{"done":tr')
+    assert not tail.between_events
+    tail.add(b"ue}\n")
+    assert tail.done
+    assert not tail.failed
+    tail.add(b'{"error":"x"}\n')
+    assert tail.failed
+
+
+def test_streams_without_a_last_word_are_done_between_two_events() -> None:
+    """Speech and pictures."""
+    tail = tail_for(Spoken.PLAIN)
+    tail.add(b"data: {}\n\n")
+    assert tail.done
+    tail.add(b"data: {")
+    assert not tail.done

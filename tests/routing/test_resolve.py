@@ -345,3 +345,24 @@ def test_resolve_is_quick_by_every_rule(name: str) -> None:
 def test_refusing_a_name_is_quick(name: str) -> None:
     """Nobody holds the loop up by asking for what is not there: 5 ms (typical are 1)."""
     assert min(times_us(name, 20)) < 5_000
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("llama:latest", "llama"),
+        ("small:latest", "llama"),
+        ("cloud/other:latest", "cloud/other"),
+        ("up/echo:latest", "up/echo"),
+        ("echo:latest", "up/echo"),
+    ],
+)
+def test_latest_completes_a_name(name: str, meant: str) -> None:
+    """As Ollama's clients do with every name."""
+    models = [configured("llama", "local/llama", aliases=("small",)), configured("cloud/other", "cloud/x")]
+    catalog = Catalog(models, [listing("up", "echo"), ollama("qwen:4b")])
+    assert resolve(catalog, name).name == meant
+    with pytest.raises(UnknownModel):
+        resolve(catalog, "qwen:latest")
+    with pytest.raises(UnknownModel):
+        resolve(catalog, "nobody:latest")

@@ -1,0 +1,86 @@
+"""By which of its routes an upstream can serve a caller's: the same one, or one that the request is translated into. Pure.
+
+What an upstream has is known of some kinds, of others it turns out: an upstream that answers as if it had never heard of a path is
+not asked there again for a while. Time is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.dialects.spoken import Spoken
+
+from .routes import CHAT, EMBEDDINGS, STAND_INS, Route
+
+# So long it is believed that an upstream lacks a route; then it is asked again, it may have been brought up to date.
+ABSENT_S = 600.0
+_KNOWN_MAX = 4096  # such beliefs; one is made by a refusal of an upstream of the operator's choice
+_NOT_FOUND = frozenset((404, 405, 501))
+_NOT_TAKEN = frozenset((400, 422))
+
+
+class Ways:
+    """What has turned out about upstreams. `who`: a provider, or the target of an engine of ours."""
+
+    def __init__(self) -> None:
+        self._absent: dict[tuple[str, bytes], float] = {}  # until when
+        self._no_usage: dict[str, float] = {}
+
+    def of(self, route: Route, routes: frozenset[bytes] | None, who: str, now_s: float) -> Sequence[Route]:
+        """The upstream's routes to be tried, in this order; () where there is none.
+
+        Args:
+            routes: what it serves; None: nobody knows, all of OpenAI's form are tried.
+        """
+        if not self._absent and (routes is None or route.path in routes) and _usual(route, routes):
+            if not route.dialect:
+                return (route,)
+            return (route, *self._stand_ins(route, routes))
+        native = (route,) if self._has(route, routes, who, now_s) else ()
+        stand_ins = [other for other in self._stand_ins(route, routes) if self._has(other, routes, who, now_s)]
+        return (*native, *stand_ins)
+
+    def _stand_ins(self, route: Route, routes: frozenset[bytes] | None) -> Sequence[Route]:
+        found = STAND_INS.get(route.dialect, ())
+        if routes is None:
+            return [other for other in found if other is CHAT or other is EMBEDDINGS]
+        return [other for other in found if other.path in routes]
+
+    def _has(self, route: Route, routes: frozenset[bytes] | None, who: str, now_s: float) -> bool:
+        if not _usual(route, routes) if routes is None else route.path not in routes:
+            return False
+        return self._absent.get((who, route.path), 0.0) <= now_s
+
+    def lacks(self, who: str, route: Route, now_s: float) -> None:
+        """It has turned out not to serve this."""
+        if len(self._absent) >= _KNOWN_MAX:
+            self._absent.clear()
+        self._absent[who, route.path] = now_s + ABSENT_S
+
+    def tells_usage(self, who: str, now_s: float) -> bool:
+        """Whether it may be asked for the usage of its streams."""
+        return not self._no_usage or self._no_usage.get(who, 0.0) <= now_s
+
+    def no_usage(self, who: str, now_s: float) -> None:
+        """It has turned out to refuse that."""
+        if len(self._no_usage) >= _KNOWN_MAX:
+            self._no_usage.clear()
+        self._no_usage[who] = now_s + ABSENT_S
+
+
+def _usual(route: Route, routes: frozenset[bytes] | None) -> bool:
+    """Ollama's own routes are Ollama's only, so whoever does not say that it has them has none."""
+    return routes is not None or route.spoken is not Spoken.OLLAMA
+
+
+def says_absent(status: int, body: bytes, model: str) -> bool:
+    """Whether a refusal means that there is no such route. One that names the model, or models at all, means the model."""
+    if status not in _NOT_FOUND:
+        return False
+    said = body.lower()
+    return b"model" not in said and (not model or model.lower().encode() not in said)
+
+
+def says_no_usage(status: int, body: bytes) -> bool:
+    """Whether a refusal means that `stream_options` is not taken."""
+    return status in _NOT_TAKEN and (b"stream_options" in body or b"include_usage" in body)
