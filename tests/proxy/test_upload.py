@@ -249,7 +249,7 @@ async def test_body_begins_again_while_the_upload_still_comes() -> None:
         ([], InvalidRequest, "multipart/form-data"),
         ([(b"content-type", b"application/json")], InvalidRequest, "multipart/form-data"),
         ([TYPE, TYPE], InvalidRequest, "twice"),
-        ([TYPE, (b"content-length", b"1001")], BodyTooLarge, "1000 bytes .server.max_body_bytes"),
+        ([TYPE, (b"content-length", b"1001")], BodyTooLarge, "1000 bytes .server.max_upload_bytes"),
     ],
 )
 async def test_upload_is_refused_by_its_head_before_anything_is_asked_for(
