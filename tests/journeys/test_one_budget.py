@@ -255,7 +255,8 @@ async def test_text_completions_pass(tmp_path: Path) -> None:
                 assert answer.status == 200
                 seen = upstream.requests[-1]
                 assert seen.path == "/v1/completions"
-                assert seen.json() == body | {"model": "m"}
+                ours = {"stream_options": {"include_usage": True}} if stream else {}
+                assert seen.json() == body | {"model": "m"} | ours
 
 
 async def test_operators_word_on_a_size_counts_where_the_server_is(tmp_path: Path) -> None:
