@@ -77,6 +77,7 @@ class Client:
         "_tail",
         "_task",
         "_timers",
+        "_told",
         "_watcher",
         "_watchman",
         "asked",
@@ -105,6 +106,7 @@ class Client:
         self._send = send
         self._fields = fields
         self._silence = silence
+        self._told: Headers = ()
         self._loop = watchman.loop  # looking it up costs a system call on some Pythons
         self._tail = Tail() if tail is None else tail
         self._task = asyncio.current_task(self._loop)
@@ -127,8 +129,8 @@ class Client:
         return self._loop.time()
 
     def tell(self, *fields: tuple[bytes, bytes]) -> None:
-        """More header fields for the answer, whichever it will be."""
-        self._fields = [*self._fields, *fields]
+        """More header fields for the answer, in place of those told before: another target was tried then."""
+        self._told = fields
 
     # ------------------------------------------------------------ its leaving
 
@@ -175,7 +177,7 @@ class Client:
         self.started = self.committed = self.ended = True
         length = (b"content-length", b"%d" % len(body))
         await self._send(
-            {"type": "http.response.start", "status": status, "headers": [*headers, *self._fields, length]}
+            {"type": "http.response.start", "status": status, "headers": [*headers, *self._fields, *self._told, length]}
         )
         await self._send({"type": "http.response.body", "body": body})
 
@@ -183,7 +185,9 @@ class Client:
         """Status and fields of an answer whose body follows piece by piece."""
         self.status = status
         self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self._fields]})
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": [*headers, *self._fields, *self._told]}
+        )
 
     async def start_stream(self, headers: Headers = (_EVENT_STREAM,)) -> None:
         """Begin an event stream, unless a keep-alive has done so."""

@@ -22,7 +22,7 @@ from providers.errors import ProviderError, UpstreamBroke, UpstreamRefused
 
 from .client import Client
 from .headers import first, to_caller
-from .meter import Meter
+from .meter import LONG_BYTES, SHORT_BYTES, Meter
 from .sse import first_error, is_stream, status_of
 
 # An answer of this size or less is read whole before its first byte is handed on, so that an upstream breaking off in the
@@ -116,7 +116,7 @@ _NOTHING = _Nothing()
 async def _stream(response: Response, client: Client, passage: Passage) -> None:
     source, translation = passage.source, passage.translation
     opened = client.started
-    meter = Meter(hide=passage.hide_usage)
+    meter = Meter(hide=passage.hide_usage, window=SHORT_BYTES if passage.spoken is Spoken.OPENAI else LONG_BYTES)
     feed = meter.feed if translation is None else translation.feed
     headers = to_caller(response.headers)
     if translation is not None:

@@ -18,11 +18,14 @@ import re
 
 import msgspec
 
-from gateway.metering.usage import WINDOW_BYTES, Usage, merged, usage_in_events
+from gateway.metering.usage import Usage, merged, usage_in_events
 
 # A line that is longer is no usage chunk: the longest seen has some 900 bytes.
 HELD_MAX_BYTES = 8 << 10
-_KEPT_MAX_BYTES = 2 * WINDOW_BYTES
+# From the usage to the end of a stream: a completion's last chunk and `[DONE]` have some 1,000 bytes, behind the usage of Responses
+# there are 16 metadata of 500 characters at most. Every open stream keeps up to twice as much.
+SHORT_BYTES = 2 << 10
+LONG_BYTES = 8 << 10
 _BETWEEN = (b"\n\n", b"\r\n\r\n")
 _LF = 10
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -41,6 +44,7 @@ class Meter:
 
     Args:
         hide: the caller did not ask for the usage chunk: it is taken out.
+        window: how many bytes of a stream's end hold its usage.
     """
 
     __slots__ = (
@@ -57,9 +61,11 @@ class Meter:
         "_removed",
         "_size",
         "_usage",
+        "_window",
     )
 
-    def __init__(self, *, hide: bool) -> None:
+    def __init__(self, *, hide: bool, window: int = LONG_BYTES) -> None:
+        self._window = window
         self._hide = hide
         self._pieces: list[bytes] = []  # the last of what came
         self._size = 0
@@ -79,7 +85,7 @@ class Meter:
         """The next piece; what is to be handed on of it and of what was held. b"": nothing yet."""
         self._pieces.append(data)
         self._size += len(data)
-        if self._size > _KEPT_MAX_BYTES:
+        if self._size > 2 * self._window:
             self._condense()
         if not self._hide:
             return data
@@ -118,7 +124,7 @@ class Meter:
         if not self._condensed:
             self._condensed = True
             self._usage = usage_in_events(kept) if b'"message_start"' in kept else None
-        self._pieces = [kept[-WINDOW_BYTES:]]
+        self._pieces = [kept[-self._window :]]
         self._size = len(self._pieces[0])
 
     # ------------------------------------------------------------ the slow way

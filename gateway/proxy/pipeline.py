@@ -247,8 +247,7 @@ class Pipeline:
         if isinstance(call.body, bytes):
             said = worded(call.body, self._wish(trip, way), self._stamp)
             body = said.body
-            if said.translation is not None:
-                _tell_translated(client, call.route, way, said.translation)
+            client.tell(*_about(call.route, way, said.translation))
         else:
             said = _AS_IT_CAME
             body = call.body.body(target.upstream_name)
@@ -298,12 +297,15 @@ def _excuse(way: Route | None, model: str, *, asks: bool) -> Callable[[int, byte
     return look
 
 
-def _tell_translated(client: Client, route: Route, way: Route, translation: Translation) -> None:
-    """In header fields, for those who wonder where a parameter went."""
-    client.tell((b"x-roundhouse-translated", b"%b>%b" % (route.dialect.encode(), way.dialect.encode())))
-    if translation.left_out:
-        said = ", ".join(name[:_NAME_MAX] for name in translation.left_out[:_LEFT_OUT_MAX])
-        client.tell((b"x-roundhouse-left-out", said.encode("ascii", "replace").translate(None, b"\r\n\0")))
+def _about(route: Route, way: Route, translation: Translation | None) -> Sequence[tuple[bytes, bytes]]:
+    """Header fields for those who wonder where a parameter went."""
+    if translation is None:
+        return ()
+    named = (b"x-roundhouse-translated", b"%b>%b" % (route.dialect.encode(), way.dialect.encode()))
+    if not translation.left_out:
+        return (named,)
+    said = ", ".join(name[:_NAME_MAX] for name in translation.left_out[:_LEFT_OUT_MAX])
+    return named, (b"x-roundhouse-left-out", said.encode("ascii", "replace").translate(None, b"\r\n\0"))
 
 
 async def _guarded(guard: Guard, send: SendUpstream, request: Request, trip: _Trip, passage: Passage) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.metering.usage import WINDOW_BYTES, Usage
-from gateway.proxy.meter import HELD_MAX_BYTES, Meter
+from gateway.metering.usage import Usage
+from gateway.proxy.meter import HELD_MAX_BYTES, LONG_BYTES, Meter
 
 SAID = {"prompt_tokens": 19, "completion_tokens": 10, "total_tokens": 29}
 TOLD = Usage(prompt=19, completion=10, total_told=29)
@@ -172,7 +172,7 @@ def test_memory_is_bounded_and_keeps_what_counts(hide: bool) -> None:
     for _ in range(4):
         meter.feed(OTHERS["chunk"] * 500)
     kept = sum(map(len, meter._pieces))  # pyright: ignore[reportPrivateUsage] - what it holds is the matter of this test
-    assert kept <= 2 * WINDOW_BYTES
+    assert kept <= 2 * LONG_BYTES
     meter.feed(delta + compact({"type": "message_stop"}))
     assert meter.usage == Usage(prompt=7, completion=99)
 
