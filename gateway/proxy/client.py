@@ -70,6 +70,7 @@ class Client:
     __slots__ = (
         "_busy",
         "_fields",
+        "_hushed",
         "_loop",
         "_receive",
         "_send",
@@ -106,6 +107,7 @@ class Client:
         self._send = send
         self._fields = fields
         self._silence = silence
+        self._hushed: Silence | None = None
         self._told: Headers = ()
         self._loop = watchman.loop  # looking it up costs a system call on some Pythons
         self._tail = Tail() if tail is None else tail
@@ -236,9 +238,17 @@ class Client:
 
     async def hush(self) -> None:
         """No comments from now on. Returns when one that is under way is out, so that `started` is settled."""
+        self._hushed = self._silence or self._hushed
         self._silence = None
         if self._busy is not None:
             await asyncio.wait([self._busy])
+
+    def resume(self) -> None:
+        """What it was hushed for did not come: comments again."""
+        self._silence, self._hushed = self._hushed, None
+        if self._timers and self._silence is not None and (first_s := self._silence.first_s) is not None:
+            self._timers[-1].cancel()
+            self._timers[-1] = self._loop.call_later(first_s, self._look_for_silence)
 
     def _look_for_silence(self) -> None:
         silence = self._silence

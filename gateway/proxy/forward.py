@@ -75,6 +75,7 @@ async def forward(
     response = await send(request)
     try:
         if passage.excuse is not None and response.status in _MAY_EXCUSE:
+            await client.hush()
             refusal = passage.excuse(response.status, await response.read(HELD_MAX_BYTES))
             if refusal is not None:
                 raise refusal

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
@@ -52,6 +53,7 @@ _AS_IT_CAME = Worded(b"")
 # What another target may mend: nothing has reached an upstream, or the upstream said that it did nothing. Not an upstream that
 # fell silent or broke off: it may have done the work, and done it at a price.
 _NEXT_TARGET = (
+    RouteNotServed,
     UpstreamUnreachable,
     UpstreamCoolingDown,
     UpstreamBusy,
@@ -178,10 +180,7 @@ class Pipeline:
         """The targets that serve this route, the one to be tried first first. Raises: RouteNotServed: there is none."""
         targets = [target for target in model.targets if self._ways_to(target, route, now_s)]
         if not targets:
-            who = ", ".join(target.provider for target in model.targets)
-            raise RouteNotServed(
-                f"'{model.name}' is served by {who}, which does not serve {route.path.decode()}", param="model"
-            )
+            raise _not_served(model.name, model.targets, route)
         if len(targets) == 1:
             return targets
         return order(
@@ -228,12 +227,13 @@ class Pipeline:
         while True:
             now_s = trip.client.now_s()
             ways = self._ways_to(target, call.route, now_s)
-            if not ways:  # it has turned out to lack one since the order was made
-                raise RouteNotServed(f"{target.provider} does not serve {call.route.path.decode()}", param="model")
+            if not ways:  # it has just turned out
+                raise _not_served(call.seen.model, (target,), call.route)
             try:
                 await self._forward(trip, engine, ways)
                 return
             except _Again as refused:
+                trip.client.resume()
                 who = _who(target, trip.upstream)
                 if refused.lacks is None:
                     self._ways.no_usage(who, now_s)
@@ -260,9 +260,7 @@ class Pipeline:
             first_byte_s=upstream.first_byte_s,
             idle_s=upstream.idle_s,
         )
-        excuse = None
-        if len(ways) > 1 or said.asks:
-            excuse = _excuse(way if len(ways) > 1 else None, target.upstream_name or call.seen.model, asks=said.asks)
+        excuse = partial(_excuse, way, said.asks)
         passage = Passage(target.provider, call.route.spoken, said.hides, said.translation, excuse)
         send = upstream.provider.send if engine is None else engine.send
         if upstream.guard is None:
@@ -281,20 +279,16 @@ def _who(target: Target, upstream: Upstream) -> str:
     return target.key if upstream.guard is None else target.provider
 
 
-def _excuse(way: Route | None, model: str, *, asks: bool) -> Callable[[int, bytes], Exception | None]:
-    """What another way of asking may mend.
+def _not_served(model: str, targets: Sequence[Target], route: Route) -> RouteNotServed:
+    who = ", ".join(target.provider for target in targets)
+    return RouteNotServed(f"'{model}' is served by {who}, which does not serve {route.path.decode()}", param="model")
 
-    Args:
-        way: it may turn out to be lacking, since there is another one.
-        asks: stream_options are in the request by our doing.
-    """
 
-    def look(status: int, body: bytes) -> Exception | None:
-        if way is not None and says_absent(status, body, model):
-            return _Again(way)
-        return _Again(None) if asks and says_no_usage(status, body) else None
-
-    return look
+def _excuse(way: Route, asks: bool, status: int, body: bytes) -> Exception | None:
+    """What another way of asking may mend. `asks`: stream_options are in the request by our doing."""
+    if says_absent(status, body, way.path):
+        return _Again(way)
+    return _Again(None) if asks and says_no_usage(status, body) else None
 
 
 def _about(route: Route, way: Route, translation: Translation | None) -> Sequence[tuple[bytes, bytes]]:

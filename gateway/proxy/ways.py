@@ -6,6 +6,7 @@ not asked there again for a while. Time is an argument.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from gateway.dialects.spoken import Spoken
@@ -73,12 +74,20 @@ def _usual(route: Route, routes: frozenset[bytes] | None) -> bool:
     return routes is not None or route.spoken is not Spoken.OLLAMA
 
 
-def says_absent(status: int, body: bytes, model: str) -> bool:
-    """Whether a refusal means that there is no such route. One that names the model, or models at all, means the model."""
+# How servers say that they have no such path: FastAPI, Go, llama.cpp, Express, LM Studio, OpenAI, nginx. What is missing otherwise
+# (a model, a voice, an earlier response) is called by its name, and is the caller's business.
+_ABSENT = re.compile(
+    rb'page not found|file not found|"(?:detail|message|error)": ?"(?:not found|method not allowed)\.?"|cannot post'
+    rb"|unexpected endpoint|invalid url|<title>\s*40[45]",
+    re.IGNORECASE,
+)
+
+
+def says_absent(status: int, body: bytes, path: bytes) -> bool:
+    """Whether a refusal means that there is no such route."""
     if status not in _NOT_FOUND:
         return False
-    said = body.lower()
-    return b"model" not in said and (not model or model.lower().encode() not in said)
+    return not body.strip() or path in body or _ABSENT.search(body) is not None
 
 
 def says_no_usage(status: int, body: bytes) -> bool:

@@ -289,19 +289,20 @@ async def test_no_comment_comes_when_a_plain_answer_is_waited_for(gateway: Runni
         assert (await caller.answer()).body == b"{}"
 
 
+@pytest.mark.parametrize("status", [429, 400])
 @pytest.mark.parametrize("length", [b"content-length: 13\r\n\r\n", b"connection: close\r\n\r\n"])
 async def test_no_comment_comes_into_an_error_body_that_dawdles(
-    gateway: Running, upstream: FakeUpstream, length: bytes
+    gateway: Running, upstream: FakeUpstream, length: bytes, status: int
 ) -> None:
     """A stream was asked for, a JSON error comes, head first and body much later: one answer, with its own status."""
     gate = asyncio.Event()
-    upstream.queue(b"HTTP/1.1 429 X\r\nretry-after: 3\r\n" + length, b'{"error":', gate, b"{ } }"[:4], CUT)
+    upstream.queue(b"HTTP/1.1 %d X\r\nretry-after: 3\r\n" % status + length, b'{"error":', gate, b"{ } }"[:4], CUT)
     async with Caller(gateway.port) as caller:
         await caller.ask("POST", CHAT, chat("echo", stream=True))
         await upstream.until(lambda: upstream.in_flight == 1)
         asyncio.get_running_loop().call_later(KEEPALIVE_S * 2.5, gate.set)
         answer = await caller.answer()
-    assert (answer.status, answer.body) == (429, b'{"error":{ } ')
+    assert (answer.status, answer.body) == (status, b'{"error":{ } ')
     assert answer.field("retry-after") == "3"
 
 

@@ -304,3 +304,26 @@ async def test_a_query_is_for_the_route_it_was_written_for(tmp_path: Path) -> No
     async with chatty(tmp_path) as (gateway, upstream):
         await ask(gateway.port, "POST", f"{MESSAGES}?beta=true", body_for(MESSAGES))
         assert [request.path for request in upstream.requests] == [f"{MESSAGES}?beta=true", CHAT]
+
+
+async def test_a_route_without_a_relative_is_refused_by_us(tmp_path: Path) -> None:
+    """The upstream's own "not found" would leave the caller guessing; another target that has it is asked."""
+    async with FakeUpstream() as other:
+        more = f"""
+        [providers.all]
+        kind = "openai"
+        base_url = "{other.base_url}"
+        models = ["m2"]
+        [models.both]
+        targets = ["up/m", "all/m2"]
+        """
+        other.script(only("/v1/moderations"))
+        async with chatty(tmp_path, more) as (gateway, upstream):
+            for _ in range(2):
+                answer = await ask(gateway.port, "POST", "/v1/moderations", {"model": "up/m", "input": "x"})
+                assert (answer.status, answer.error["code"]) == (501, "route_not_served")
+                assert "/v1/moderations" in answer.error["message"]
+            assert len(upstream.requests) == 1
+            await ask(gateway.port, "POST", "/v1/rerank", {"model": "both", "query": "x"})
+            answer = await ask(gateway.port, "POST", "/v1/moderations", {"model": "both", "input": "x"})
+            assert [request.path for request in other.requests] == ["/v1/rerank", "/v1/moderations"]
