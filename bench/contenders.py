@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,18 +19,13 @@ import psutil
 
 from . import rig
 from .machine import Cores
+from .rig import Pace, Route
 
 KEY = "sk-bench"
-EVENTS, INTERVAL_US = 50, 20_000  # a stream of one second, at the pace of a fast engine
-SLOW_EVENTS, SLOW_INTERVAL_US = 60, 1_000_000  # so that a thousand open streams are no load by themselves
+FAST = Pace(events=50, interval_us=20_000)  # a stream of one second, at the pace of a fast engine
+SLOW = Pace(events=60, interval_us=1_000_000)  # so that a thousand open streams are no load by themselves
+CROWD = 5000
 _STOPPED_WITHIN_S = 30.0
-
-
-class Route(msgspec.Struct, frozen=True):
-    """Where to ask, and for what."""
-
-    port: int
-    model: str
 
 
 class Upstreams(msgspec.Struct, frozen=True):
@@ -47,6 +42,7 @@ class Contender(msgspec.Struct, frozen=True):
     process: psutil.Process
     fast: Route
     slow: Route
+    crowd: int = CROWD  # how many open streams it is asked to hold
 
     def tree(self) -> list[psutil.Process]:
         """Its processes, engines left out."""
@@ -63,13 +59,22 @@ class Contender(msgspec.Struct, frozen=True):
         return sum(process.memory_info().rss for process in self.tree())
 
 
-def start(argv: list[str], *, core: int, folder: Path, cwd: Path | None = None) -> subprocess.Popen[bytes]:
-    """A child on one core, its output in `folder`/log."""
+def start(
+    argv: list[str], *, core: int, folder: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """A child on one core, its output in `folder`/log. `env`: on top of ours."""
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})  # inherited, threads and all
     try:
         with open(folder / "log", "wb") as log:
-            return subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=cwd)
+            return subprocess.Popen(
+                argv,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd=cwd,
+                env={**os.environ, **(env or {})},
+            )
     finally:
         os.sched_setaffinity(0, mine)
 
@@ -113,6 +118,7 @@ def _nginx_conf(folder: Path, routes: dict[int, int]) -> str:
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_buffering off;
+            proxy_request_buffering off;
         }}
     }}"""
         for port, target in routes.items()
@@ -164,8 +170,8 @@ def roundhouse(
 
 
 def _roundhouse_toml(folder: Path, port: int, cores: Cores) -> str:
-    def model(name: str, events: int, interval_us: int) -> str:
-        command = ", ".join(map(rig.toml_string, rig.engine_command(events, interval_us)))
+    def model(name: str, pace: Pace) -> str:
+        command = ", ".join(map(rig.toml_string, rig.engine_command(pace)))
         return f"""
 [models.{name}]
 targets = ["rig/{name}"]
@@ -184,7 +190,7 @@ ram = "64MiB"
 [providers.rig]
 kind = "process"
 env = {rig.toml_table({"RIG_CPU": str(cores.upstream)})}
-{model("echo", EVENTS, INTERVAL_US)}{model("slow", SLOW_EVENTS, SLOW_INTERVAL_US)}"""
+{model("echo", FAST)}{model("slow", SLOW)}"""
 
 
 def _remote_toml(folder: Path, port: int, upstreams: Upstreams) -> str:

@@ -7,7 +7,8 @@
 //       Each connection asks, waits for the whole answer, asks again. Prints one line of JSON. A kept connection that
 //       is closed before a byte of the next answer came is opened anew and counted in "reconnects", not in "errors".
 //
-// Environment: RIG_CPU pins to a core · RIG_KEY is the load's bearer key · for `serve` as an engine under residency:
+// Environment: RIG_CPU pins to a core · RIG_KEY is the load's bearer key, RIG_FIELDS more header fields (lines that end with
+// CRLF) · RIG_SLOW_EVENTS and RIG_SLOW_US: the pace of the model "slow" · for `serve` as an engine under residency:
 // RIG_BOOT_MS and RIG_STOP_MS before it listens and after SIGTERM, RIG_BALLAST_MIB of memory really touched, RIG_LOG a
 // file that gets a line of JSON for each step of its life.
 #define _GNU_SOURCE
@@ -251,13 +252,14 @@ static void load_readable(Client *c) {
 }
 
 static void write_request(const char *host, int port, const char *path, const char *model, size_t body_bytes) {
-    const char *key = getenv("RIG_KEY");
+    const char *key = getenv("RIG_KEY"), *fields = getenv("RIG_FIELDS");
     char *filler = calloc(1, body_bytes + 1), *body, *head;
     if (!filler) die("memory");
     memset(filler, 'x', body_bytes);
     int n = asprintf(&body, "{\"model\":\"%s\",\"messages\":[{\"role\":\"user\",\"content\":\"Hello there %s\"}]%s}", model, filler, ld.stream ? ",\"stream\":true" : "");
     int m = asprintf(&head, "POST %s HTTP/1.1\r\nHost: %s:%d\r\nContent-Type: application/json\r\nAccept: application/json\r\n"
-                     "User-Agent: OpenAI/Python 2.0.0\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n", path, host, port, key ? key : "none", n);
+                     "User-Agent: OpenAI/Python 2.0.0\r\nAuthorization: Bearer %s\r\n%sContent-Length: %d\r\n\r\n",
+                     path, host, port, key ? key : "none", fields ? fields : "", n);
     append(&ld.request, head, (size_t)m);
     append(&ld.request, body, (size_t)n);
 }

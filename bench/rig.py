@@ -70,19 +70,34 @@ def build() -> Path:
     return BUILT
 
 
+class Route(msgspec.Struct, frozen=True):
+    """Where to ask, for what, and with which more header fields (whole lines)."""
+
+    port: int
+    model: str
+    fields: str = ""
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """How a stream comes."""
+
+    events: int
+    interval_us: int
+
+
 def start_load(
-    port: int, model: str, mode: str, *, connections: int, seconds: float, core: int, key: str = "", body_bytes: int = 0
+    route: Route, mode: str, *, connections: int, seconds: float, core: int, key: str = "", body_bytes: int = 0
 ) -> subprocess.Popen[bytes]:
-    """Start the load against 127.0.0.1:port; `finish` waits for it.
+    """Start the load against 127.0.0.1; `finish` waits for it.
 
     Args:
         mode: "unary" or "stream".
     """
-    arguments = ["127.0.0.1", port, PATH, connections, seconds, mode, model, body_bytes]
+    arguments = ["127.0.0.1", route.port, PATH, connections, seconds, mode, route.model, body_bytes]
     return subprocess.Popen(
         [str(BUILT), "load", *map(str, arguments)],
         stdout=subprocess.PIPE,
-        env={**os.environ, "RIG_CPU": str(core), "RIG_KEY": key},
+        env={**os.environ, "RIG_CPU": str(core), "RIG_KEY": key, "RIG_FIELDS": route.fields},
     )
 
 
@@ -95,10 +110,15 @@ def finish(running: subprocess.Popen[bytes]) -> Load:
 
 
 @contextmanager
-def upstream(port: int, events: int, interval_us: int, *, core: int) -> Generator[None]:
-    """An OpenAI-like upstream on 127.0.0.1:port for as long as the block runs."""
+def upstream(port: int, pace: Pace, slow: Pace, *, core: int) -> Generator[None]:
+    """An OpenAI-like upstream on 127.0.0.1:port for as long as the block runs.
+
+    Args:
+        slow: of the model of that name.
+    """
+    env = {"RIG_CPU": str(core), "RIG_SLOW_EVENTS": str(slow.events), "RIG_SLOW_US": str(slow.interval_us)}
     process = subprocess.Popen(
-        [str(BUILT), "serve", str(port), str(events), str(interval_us)], env={**os.environ, "RIG_CPU": str(core)}
+        [str(BUILT), "serve", str(port), str(pace.events), str(pace.interval_us)], env={**os.environ, **env}
     )
     try:
         until_listening(port, process)
@@ -108,9 +128,9 @@ def upstream(port: int, events: int, interval_us: int, *, core: int) -> Generato
         process.wait()
 
 
-def until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
+def until_listening(port: int, process: subprocess.Popen[bytes], within_s: float = _UP_WITHIN_S) -> None:
     """Raises: RuntimeError: it has ended, or does not listen in time."""
-    deadline_s = time.monotonic() + _UP_WITHIN_S
+    deadline_s = time.monotonic() + within_s
     while time.monotonic() < deadline_s:
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
@@ -130,9 +150,9 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def engine_command(events: int, interval_us: int) -> list[str]:
+def engine_command(pace: Pace) -> list[str]:
     """The argv of an engine of kind `process`."""
-    return [str(BUILT), "serve", "${port}", str(events), str(interval_us)]
+    return [str(BUILT), "serve", "${port}", str(pace.events), str(pace.interval_us)]
 
 
 def toml_string(text: str) -> str:

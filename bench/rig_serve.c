@@ -18,27 +18,34 @@
 typedef struct Stream {
     int fd, left;  // left: events still to send, 0: no stream under way
     uint64_t due_ns;
+    struct Pace *pace;
     Buffer in;
-    struct Stream *before, *after;  // in order of due_ns: the interval is the same for all, so new ones go last
+    struct Stream *before, *after;  // in order of due_ns: the interval is the same for all of one pace, so new ones go last
 } Conn;
 
-static struct {
-    int events, epoll, timer;
+typedef struct Pace {
+    int events;
     uint64_t interval_ns;
-    long served, aborted, finished;
     Conn *first, *last;
+} Pace;
+
+static struct {
+    int epoll, timer;
+    long served, aborted, finished;
+    Pace usual, slow;  // slow: of the model of that name
 } srv;
 
 static void unlink_stream(Conn *c) {
-    *(c->before ? &c->before->after : &srv.first) = c->after;
-    *(c->after ? &c->after->before : &srv.last) = c->before;
+    *(c->before ? &c->before->after : &c->pace->first) = c->after;
+    *(c->after ? &c->after->before : &c->pace->last) = c->before;
     c->before = c->after = NULL;
 }
 
 static void link_last(Conn *c) {
-    c->before = srv.last;
-    *(srv.last ? &srv.last->after : &srv.first) = c;
-    srv.last = c;
+    Pace *p = c->pace;
+    c->before = p->last;
+    *(p->last ? &p->last->after : &p->first) = c;
+    p->last = c;
 }
 
 static void drop(Conn *c) {
@@ -78,7 +85,7 @@ static bool say_event(Conn *c) {
                      head, (unsigned long long)now_ns());
     else
         n = snprintf(event, sizeof event, "%s,\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":12,"
-                     "\"completion_tokens\":%d,\"total_tokens\":%d}}\n\ndata: [DONE]\n\n", head, srv.events, srv.events + 12);
+                     "\"completion_tokens\":%d,\"total_tokens\":%d}}\n\ndata: [DONE]\n\n", head, c->pace->events, c->pace->events + 12);
     m = snprintf(out, sizeof out, "%x\r\n%s\r\n%s", n, event, c->left ? "" : "0\r\n\r\n");
     return say(c, out, (size_t)m);
 }
@@ -99,8 +106,10 @@ static bool answer(Conn *c, const char *request, size_t head_len, size_t len) {
         return say_json(c, ANSWER);
     }
     const char *head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n";
-    c->left = srv.events;
-    c->due_ns = now_ns() + srv.interval_ns;
+    bool slow = memmem(body, n, "\"model\":\"slow\"", 14) || memmem(body, n, "\"model\": \"slow\"", 15);
+    c->pace = slow ? &srv.slow : &srv.usual;
+    c->left = c->pace->events;
+    c->due_ns = now_ns() + c->pace->interval_ns;
     link_last(c);
     return say(c, head, strlen(head));
 }
@@ -130,23 +139,30 @@ static void serve_readable(Conn *c) {
     if (!alive) drop(c);
 }
 
-static void send_due_events(void) {
-    uint64_t now = now_ns();
-    while (srv.first && srv.first->due_ns <= now) {
-        Conn *c = srv.first;
+static void send_due(Pace *p, uint64_t now) {
+    while (p->first && p->first->due_ns <= now) {
+        Conn *c = p->first;
         unlink_stream(c);
         if (!say_event(c)) {
             srv.aborted++;
             c->left = 0;
             shutdown(c->fd, SHUT_RDWR);  // freed when epoll reports it
         } else if (c->left) {
-            c->due_ns += srv.interval_ns;
+            c->due_ns += p->interval_ns;
             link_last(c);
         } else
             srv.finished++;
     }
+}
+
+static void send_due_events(void) {
+    uint64_t now = now_ns(), due = UINT64_MAX;
+    send_due(&srv.usual, now);
+    send_due(&srv.slow, now);
+    if (srv.usual.first) due = srv.usual.first->due_ns;
+    if (srv.slow.first && srv.slow.first->due_ns < due) due = srv.slow.first->due_ns;
     struct itimerspec at = {0};
-    if (srv.first) at.it_value = (struct timespec){(time_t)(srv.first->due_ns / 1000000000u), (long)(srv.first->due_ns % 1000000000u)};
+    if (due != UINT64_MAX) at.it_value = (struct timespec){(time_t)(due / 1000000000u), (long)(due % 1000000000u)};
     timerfd_settime(srv.timer, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
@@ -189,8 +205,9 @@ int serve(int port, int events, long interval_us) {
     if (!held) die("memory");
     memset(held, 1, ballast);
     usleep((useconds_t)setting("RIG_BOOT_MS") * 1000);
-    srv.events = events;
-    srv.interval_ns = (uint64_t)interval_us * 1000;
+    srv.usual = (Pace){.events = events, .interval_ns = (uint64_t)interval_us * 1000};
+    srv.slow = (Pace){.events = getenv("RIG_SLOW_EVENTS") ? (int)setting("RIG_SLOW_EVENTS") : events,
+                      .interval_ns = getenv("RIG_SLOW_US") ? (uint64_t)setting("RIG_SLOW_US") * 1000 : srv.usual.interval_ns};
     srv.epoll = epoll_create1(EPOLL_CLOEXEC);
     srv.timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     int listener = listen_on(port), ending = signalfd(-1, &term, SFD_CLOEXEC);

@@ -76,7 +76,7 @@ class Swap(msgspec.Struct, frozen=True):
 
 def config(folder: Path, port: int, cores: machine.Cores, options: argparse.Namespace) -> str:
     """Room for one of two models."""
-    command = ", ".join(map(rig.toml_string, rig.engine_command(50, 20_000)))
+    command = ", ".join(map(rig.toml_string, rig.engine_command(contenders.FAST)))
     env = {
         "RIG_CPU": str(cores.upstream),
         "RIG_LOG": str(folder / "steps"),
@@ -142,6 +142,11 @@ def swap_of(entries: Sequence[Happening], old: Sequence[Step], new: Sequence[Ste
     return Swap(*(1000 * (later - sooner) for sooner, later in pairwise(order)))
 
 
+def overheads_ms(swaps: int) -> list[float]:
+    """Of so many swaps, with everything else as usual. Raises: Missing, RuntimeError."""
+    return [swap.overhead for swap in measure(_parser().parse_args(["--swaps", str(swaps)]))]
+
+
 def measure(options: argparse.Namespace) -> list[Swap]:
     """N swaps. Raises: Missing, RuntimeError."""
     rig.build()
@@ -204,8 +209,7 @@ def report(swaps: Sequence[Swap], options: argparse.Namespace) -> str:
     return "\n".join([*lines, "", f"goal: overhead ≤ {GOAL_MS:g} ms: {verdict} ({median:.1f} ms)"])
 
 
-def main() -> int:
-    """The command line."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.swap_cost", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--swaps", type=int, default=30)
     parser.add_argument("--boot-ms", type=int, default=50, help="what an engine takes before it listens")
@@ -213,7 +217,12 @@ def main() -> int:
     parser.add_argument("--ballast-mib", type=int, default=64, help="memory it touches; from 32 on it is waited for")
     parser.add_argument("--tree", type=Path, default=ROOT, metavar="DIR", help="another working tree of Roundhouse")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every swap")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """The command line."""
+    options = _parser().parse_args()
     try:
         swaps = measure(options)
     except (rig.Missing, RuntimeError) as error:

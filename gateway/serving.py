@@ -14,12 +14,14 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator
+from typing import cast
 
 import uvicorn
 
 from config.schema import Config
 
 from .app import Gateway, gateway
+from .server.service import Limits, Service
 
 log = logging.getLogger("roundhouse")
 
@@ -74,10 +76,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def server_config(parts: Gateway, grace_s: int) -> uvicorn.Config:
-    """How uvicorn serves it, wherever that is done. `grace_s`: how long running requests may end after it is asked to stop."""
+    """How it is served, wherever that is done: our own protocol in uvicorn's shell.
+
+    Args:
+        grace_s: how long running requests may end after it is asked to stop.
+    """
     return uvicorn.Config(
         parts.app,
-        http="httptools",
+        http=cast("type[asyncio.Protocol]", Service(parts.app, Limits(keep_alive_s=KEEP_ALIVE_S))),  # its maker will do
         ws="none",
         lifespan="off",
         access_log=False,

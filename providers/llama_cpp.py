@@ -24,6 +24,7 @@ from providers.contract import EngineSpec, Footprint, Offer, ProcessExit
 from providers.engine import ProcessEngine, bring_up, last_line
 from providers.errors import LoadFailed
 from providers.gguf import GgufError, GgufInfo, kv_cache_bytes, process_bytes, read_info, working_bytes
+from providers.llama_routes import LLAMA_SERVER_ROUTES
 from providers.warden import Warden
 
 _LAUNCHER = Path(__file__).with_name("llama_launcher.py")
@@ -50,6 +51,7 @@ class LlamaCppProvider(CommandProvider):
     """
 
     kind = "llama_cpp"
+    routes: frozenset[bytes] | None = LLAMA_SERVER_ROUTES
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from config.schema import ProviderConfig
 
 from .contract import Offer, Request, Response
 from .errors import UpstreamBroke, UpstreamRefused
+from .llama_routes import LLAMA_SERVER_ROUTES
 from .openai_models import Entry, ModelList, is_roundhouse, offers_of
 from .remote import Remote, Site, bearer
 
@@ -28,6 +29,7 @@ class OpenAICompat(Remote):
     """
 
     kind = "openai"
+    routes: frozenset[bytes] | None = None
 
     def __init__(self, name: str, config: ProviderConfig, _: Site) -> None:
         url = config.base_url.rstrip("/")
@@ -35,6 +37,8 @@ class OpenAICompat(Remote):
         super().__init__(name, config, base_url=root, headers=bearer(config))
         self._models = config.models
         self._preset = config.preset
+        if config.preset == "llama_server":
+            self.routes = LLAMA_SERVER_ROUTES
         self._models_path = f"{_VERSION}/models"
         if root == url and urlsplit(url).path:
             self._models_path = "/models"
