@@ -73,7 +73,7 @@ class DataRoutes:
     async def handle(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """One exchange, from its header fields to its last byte."""
         route = route_of(scope["path"])
-        silence = self._silence_on(route, scope["headers"])
+        silence = None if route.spoken is Spoken.OLLAMA else self._silence  # lines of JSON have no comments
         client = Client(self._watchman, receive, send, scope["state"]["fields"], silence, tail_of(route.spoken))
         metrics = self._metrics
         metrics.in_flight += 1
@@ -105,18 +105,20 @@ class DataRoutes:
                     left=client.left,
                 )
 
-    def _silence_on(self, route: Route, headers: list[tuple[bytes, bytes]]) -> Silence | None:
-        if route.spoken is Spoken.OLLAMA:
-            return None  # lines of JSON have no comments
-        want = wanted(headers)
-        if want is Wanted.USUAL:
-            return self._silence
+    def _fill_silence(self, call: Call, client: Client) -> None:
+        """As the caller wants to hear of a load."""
+        route = call.route
+        want = wanted(call.headers)
+        if want is Wanted.USUAL or route.spoken is Spoken.OLLAMA:
+            return
         if want is Wanted.EVENTS and not route.usage_option:
             want = Wanted.COMMENTS  # only completions have chunks that may be empty
         stamp = self._stamp()
         chat = route.dialect == "chat"
         prefix = "chatcmpl-" if chat else "cmpl-"
-        return Silence(self._keepalive_s, self._progress, want, chat=chat, id=prefix + stamp.id, created=stamp.created)
+        client.fill(
+            Silence(self._keepalive_s, self._progress, want, chat=chat, id=prefix + stamp.id, created=stamp.created)
+        )
 
     async def _serve(self, scope: Mapping[str, Any], route: Route, receive: Receive, client: Client) -> None:
         if scope["method"] != "POST":
@@ -131,6 +133,8 @@ class DataRoutes:
             client.left = True
             return
         call = Call(principal, route, scope["query_string"], headers, body, _seen(body, route, scope))
+        if call.seen.stream:
+            self._fill_silence(call, client)
         if route.spoken is Spoken.OLLAMA and (reason := is_load_only(body)):
             await self._bring(call, reason, client)
         else:

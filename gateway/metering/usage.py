@@ -74,6 +74,13 @@ def merged(earlier: Usage | None, later: Usage | None) -> Usage | None:
 
 def usage_of_body(body: bytes) -> Usage | None:
     """Of a whole JSON answer: chat, completions, embeddings, rerank, Responses, Messages, Ollama's own."""
+    if len(body) <= _WHOLE_BYTES:
+        try:
+            said = _whole(body).usage
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            said = _NOTHING  # an error page, or Ollama's lines
+        if said is not _NOTHING:
+            return _read(said)
     end = body[-WINDOW_BYTES:]
     found = _last(end, _KEY, deepest=1, lines=False)
     if found is None and len(body) > WINDOW_BYTES:
@@ -185,7 +192,18 @@ class _Said(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Said, float_hook=Decimal).decode
 
 
-def _read(data: bytes) -> Usage | None:
+_NOTHING = msgspec.Raw()
+_WHOLE_BYTES = 2 << 10  # up to here reading all of it is quicker than looking for the place
+
+
+class _Whole(msgspec.Struct):
+    usage: msgspec.Raw = _NOTHING
+
+
+_whole = msgspec.json.Decoder(_Whole).decode
+
+
+def _read(data: bytes | msgspec.Raw) -> Usage | None:
     """None where it holds no count at all."""
     try:
         said = _decode(data)

@@ -236,6 +236,15 @@ class Client:
 
     # ------------------------------------------------------------ silence
 
+    @property
+    def speaks(self) -> bool:
+        """Whether comments may come."""
+        return bool(self._timers) and self._silence is not None
+
+    def fill(self, silence: Silence) -> None:
+        """Fill silence otherwise than usual. To be said before `watch`."""
+        self._silence = silence
+
     async def hush(self) -> None:
         """No comments from now on. Returns when one that is under way is out, so that `started` is settled."""
         self._hushed = self._silence or self._hushed

@@ -88,7 +88,8 @@ async def forward(
         if response.status == 200 and is_stream(first(response.headers, b"content-type")):
             await _stream(response, client, passage)
             return
-        await client.hush()  # what follows is no stream, or a whole answer turned into one
+        if client.speaks:
+            await client.hush()  # what follows is no stream, or a whole answer turned into one
         if passage.translation is not None and response.status == 200:
             await _translated(response, client, passage, passage.translation)
         elif client.started:

@@ -14,6 +14,7 @@ from functools import partial
 import msgspec
 
 from gateway.access.keys import Principal
+from gateway.dialects.spoken import Spoken
 from gateway.dialects.talk import Stamp
 from gateway.dialects.translation import Translation
 from gateway.errors import CapacityError, RouteNotServed, UnknownModel
@@ -37,7 +38,7 @@ from .client import Client
 from .forward import Passage, SendUpstream, forward
 from .guard import Guard, Judge
 from .headers import to_upstream
-from .peek import Peek
+from .peek import Peek, with_model
 from .policy import Policy
 from .routes import Route
 from .upload import Upload
@@ -147,7 +148,10 @@ class Pipeline:
         """
         client.asked = call.seen.model
         client.watch(stream=call.seen.stream)
-        model = await self._resolve(call.seen.model)
+        try:
+            model = resolve(self._catalog(), call.seen.model)
+        except UnknownModel:
+            model = await self._resolve_anew(call.seen.model)
         targets = self._order(model, call.route, client.now_s())
         policy = self._policies.get(model.name) if self._policies else None
         last = len(targets) - 1
@@ -163,13 +167,14 @@ class Pipeline:
         """Returns when the model is in memory (or needs none of ours); raises as `serve`."""
         client.asked = call.seen.model
         client.watch(stream=False)
-        model = await self._resolve(call.seen.model)
+        model = await self._resolve_anew(call.seen.model)
         target = self._order(model, call.route, client.now_s())[0]
         client.target = target.key
         async with self._residency.lease(target.key, self._patience_s):
             pass
 
-    async def _resolve(self, name: str) -> Model:
+    async def _resolve_anew(self, name: str) -> Model:
+        """A name that is not known is looked for once more. Raises: UnknownModel."""
         try:
             return resolve(self._catalog(), name)
         except UnknownModel:
@@ -244,13 +249,16 @@ class Pipeline:
         call, target, upstream, client = trip.call, trip.target, trip.upstream, trip.client
         way = ways[0]
         body: bytes | Body
-        if isinstance(call.body, bytes):
+        said = _AS_IT_CAME
+        if not isinstance(call.body, bytes):
+            body = call.body.body(target.upstream_name)
+        elif _is_plain(trip, way):
+            name = target.upstream_name
+            body = call.body if name is None or name == call.seen.model else with_model(call.body, name)
+        else:
             said = worded(call.body, self._wish(trip, way), self._stamp)
             body = said.body
             client.tell(*_about(call.route, way, said.translation))
-        else:
-            said = _AS_IT_CAME
-            body = call.body.body(target.upstream_name)
         path = way.path
         request = Request(
             method=b"POST",
@@ -272,6 +280,12 @@ class Pipeline:
         call, upstream, target = trip.call, trip.upstream, trip.target
         takes_option = self._ways.tells_usage(_who(target, upstream), trip.client.now_s())
         return Wish(call.route, way, call.seen, target.upstream_name, upstream.stream_usage, takes_option, trip.policy)
+
+
+def _is_plain(trip: _Trip, way: Route) -> bool:
+    """Nothing but the model's name may have to be changed: most requests, and `worded` would cost each some microseconds."""
+    call = trip.call
+    return way is call.route and not call.seen.stream and trip.policy is None and way.spoken is not Spoken.OLLAMA
 
 
 def _who(target: Target, upstream: Upstream) -> str:

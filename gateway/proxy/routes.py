@@ -48,6 +48,7 @@ OLLAMA_CHAT = Route(b"/api/chat", Spoken.OLLAMA, dialect="ollama_chat", streams=
 OLLAMA_GENERATE = Route(b"/api/generate", Spoken.OLLAMA, dialect="ollama_generate", streams=True, streams_unasked=True)
 OLLAMA_EMBED = Route(b"/api/embed", Spoken.OLLAMA, dialect="ollama_embed")
 OLLAMA_EMBEDDINGS = Route(b"/api/embeddings", Spoken.OLLAMA, dialect="ollama_embeddings")
+RERANK = Route(b"/v1/rerank")
 _ALL = (
     CHAT,
     COMPLETIONS,
@@ -55,7 +56,7 @@ _ALL = (
     RESPONSES,
     MESSAGES,
     COUNT_TOKENS,
-    Route(b"/v1/rerank"),
+    RERANK,
     Route(b"/v1/audio/transcriptions", Spoken.PLAIN, Takes.FORM, streams=True),
     Route(b"/v1/audio/translations", Spoken.PLAIN, Takes.FORM),
     Route(b"/v1/audio/speech", Spoken.PLAIN, streams=True),
@@ -70,7 +71,7 @@ ROUTES: Mapping[str, Route] = {
     **{route.path.decode(): route for route in (*_ALL, *_UNVERSIONED, *_OLLAMA)},
     **{route.path.decode().removeprefix("/v1"): route for route in _ALL},
     **{"/v1" + route.path.decode(): route for route in _UNVERSIONED},
-    "/v2/rerank": Route(b"/v1/rerank"),  # Cohere's clients
+    "/v2/rerank": RERANK,  # Cohere's clients
 }
 # By dialect of the caller's route: routes that may stand in for it, the closest relative first.
 STAND_INS: Mapping[str, tuple[Route, ...]] = {

@@ -6,7 +6,7 @@ model loads. Who asks for progress (header field `x-roundhouse-progress`) hears 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 
 from gateway.residency.progress import Progress
@@ -27,7 +27,7 @@ class Wanted(Enum):
     EVENTS = b"events"  # as chunks of a completion, for clients that read the fields
 
 
-def wanted(headers: list[tuple[bytes, bytes]]) -> Wanted:
+def wanted(headers: Iterable[tuple[bytes, bytes]]) -> Wanted:
     """By the request's header fields; what is not known is as if it were not there."""
     for name, value in headers:
         if name == _HEADER:

@@ -168,7 +168,9 @@ def event(payload: object) -> bytes:
 
 def is_stream(content_type: bytes | None) -> bool:
     """Whether a Content-Type says that what follows comes piece by piece: events, or lines of JSON."""
-    return content_type is not None and content_type.partition(b";")[0].strip().lower() in _STREAM_TYPES
+    if content_type is None or content_type == b"application/json":
+        return False
+    return content_type.partition(b";")[0].strip().lower() in _STREAM_TYPES
 
 
 _STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson")

@@ -26,6 +26,7 @@ class Ways:
     def __init__(self) -> None:
         self._absent: dict[tuple[str, bytes], float] = {}  # until when
         self._no_usage: dict[str, float] = {}
+        self._known: dict[tuple[bytes, frozenset[bytes] | None], Sequence[Route]] = {}
 
     def of(self, route: Route, routes: frozenset[bytes] | None, who: str, now_s: float) -> Sequence[Route]:
         """The upstream's routes to be tried, in this order; () where there is none.
@@ -33,24 +34,23 @@ class Ways:
         Args:
             routes: what it serves; None: nobody knows, all of OpenAI's form are tried.
         """
-        if not self._absent and (routes is None or route.path in routes) and _usual(route, routes):
-            if not route.dialect:
-                return (route,)
-            return (route, *self._stand_ins(route, routes))
-        native = (route,) if self._has(route, routes, who, now_s) else ()
-        stand_ins = [other for other in self._stand_ins(route, routes) if self._has(other, routes, who, now_s)]
-        return (*native, *stand_ins)
+        if self._absent:
+            return [way for way in self._all(route, routes) if self._absent.get((who, way.path), 0.0) <= now_s]
+        return self._all(route, routes)
+
+    def _all(self, route: Route, routes: frozenset[bytes] | None) -> Sequence[Route]:
+        """Whatever has turned out. Worked out once for each pair: there are some dozens."""
+        known = self._known.get((route.path, routes))
+        if known is None:
+            native = (route,) if (_usual(route, routes) if routes is None else route.path in routes) else ()
+            known = self._known[route.path, routes] = (*native, *self._stand_ins(route, routes))
+        return known
 
     def _stand_ins(self, route: Route, routes: frozenset[bytes] | None) -> Sequence[Route]:
         found = STAND_INS.get(route.dialect, ())
         if routes is None:
             return [other for other in found if other is CHAT or other is EMBEDDINGS]
         return [other for other in found if other.path in routes]
-
-    def _has(self, route: Route, routes: frozenset[bytes] | None, who: str, now_s: float) -> bool:
-        if not _usual(route, routes) if routes is None else route.path not in routes:
-            return False
-        return self._absent.get((who, route.path), 0.0) <= now_s
 
     def lacks(self, who: str, route: Route, now_s: float) -> None:
         """It has turned out not to serve this."""
