@@ -180,8 +180,11 @@ def upstreams_of(
             provider.first_byte_s,
             provider.idle_s,
             guard,
-            frozenset(path.encode() for path in provider.routes) or providers[name].routes,
-            _asks_usage(provider) if provider.stream_usage is None else provider.stream_usage,
+            routes=frozenset(path.encode() for path in provider.routes) or providers[name].routes,
+            stream_usage=_asks_usage(provider) if provider.stream_usage is None else provider.stream_usage,
+            usage_option=provider.preset not in _NO_USAGE_OPTION
+            if provider.stream_usage is None
+            else provider.stream_usage,
         )
     return upstreams
 

@@ -25,7 +25,7 @@ from gateway.proxy.client import Client, Receive, Send, Watchman
 from gateway.proxy.headers import bearer, first, is_form
 from gateway.proxy.peek import Peek, peek
 from gateway.proxy.pipeline import Call, Pipeline
-from gateway.proxy.routes import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_EMBEDDINGS, Route, Takes, route_of
+from gateway.proxy.routes import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_EMBEDDINGS, SPEECH, Route, Takes, route_of
 from gateway.proxy.silence import Silence, Wanted, wanted
 from gateway.proxy.sse import tail_of
 from gateway.proxy.upload import Upload
@@ -73,7 +73,7 @@ class DataRoutes:
     async def handle(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """One exchange, from its header fields to its last byte."""
         route = route_of(scope["path"])
-        silence = None if route.spoken is Spoken.OLLAMA else self._silence  # lines of JSON have no comments
+        silence = self._silence if _has_comments(route) else None
         client = Client(self._watchman, receive, send, scope["state"]["fields"], silence, tail_of(route.spoken))
         metrics = self._metrics
         metrics.in_flight += 1
@@ -109,7 +109,7 @@ class DataRoutes:
         """As the caller wants to hear of a load."""
         route = call.route
         want = wanted(call.headers)
-        if want is Wanted.USUAL or route.spoken is Spoken.OLLAMA:
+        if want is Wanted.USUAL or not _has_comments(route):
             return
         if want is Wanted.EVENTS and not route.usage_option:
             want = Wanted.COMMENTS  # only completions have chunks that may be empty
@@ -143,8 +143,7 @@ class DataRoutes:
     async def _bring(self, call: Call, reason: str, client: Client) -> None:
         """Ollama's clients load a model by asking for nothing. When one leaves is residency's to decide, so that is only said."""
         model = call.seen.model
-        if reason == "load":
-            await self._pipeline.bring(call, client)
+        await self._pipeline.bring(call, client, load=reason == "load")
         if call.route in (OLLAMA_EMBED, OLLAMA_EMBEDDINGS):
             said = write_nothing(model, legacy=call.route is OLLAMA_EMBEDDINGS)
         else:
@@ -160,8 +159,10 @@ class DataRoutes:
             client.heed(upload.leaving)
             fields = await upload.fields()
             _refuse_stream(route, fields.stream, scope["path"])
-            seen = Peek(fields.model, fields.stream)
-            await self._pipeline.serve(Call(principal, route, scope["query_string"], headers, upload, seen), client)
+            call = Call(principal, route, scope["query_string"], headers, upload, Peek(fields.model, fields.stream))
+            if fields.stream:
+                self._fill_silence(call, client)
+            await self._pipeline.serve(call, client)
 
     async def _body(self, headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes | None:
         """The whole body, None when the caller left while sending it. Raises: BodyTooLarge, with the rest unread."""
@@ -191,7 +192,7 @@ class DataRoutes:
             # of an error that is not ours the caller learns nothing, so the log must hold all
             detail = getattr(error, "detail", "") or str(error)
             log.warning("%s: %s", type(error).__name__, detail, exc_info=error if told.status == 500 else None)
-        if isinstance(error, BodyTooLarge):
+        if isinstance(error, BodyTooLarge) and not client.started:
             await _refuse_upload(client, told.status, [*told.headers, (b"connection", b"close")], told.body(), receive)
         elif not client.started:
             await client.answer(told.status, told.headers, told.body())
@@ -202,6 +203,11 @@ class DataRoutes:
                 await client.end()
         elif not client.ended:
             raise error
+
+
+def _has_comments(route: Route) -> bool:
+    """Neither lines of JSON nor bare sound have any."""
+    return route.spoken is not Spoken.OLLAMA and route is not SPEECH
 
 
 def _seen(body: bytes, route: Route, scope: Mapping[str, Any]) -> Peek:

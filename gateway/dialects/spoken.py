@@ -28,7 +28,8 @@ def enveloped(error: object, spoken: Spoken) -> Mapping[str, object]:
     if spoken is Spoken.ANTHROPIC:
         return {"type": "error", "error": error}
     if spoken is Spoken.OLLAMA:
-        return {"error": fields_of(error).get("message")}
+        fields = fields_of(error)
+        return {"error": str(fields.get("message") or msgspec.json.encode(fields).decode())}
     return {"error": error}
 
 

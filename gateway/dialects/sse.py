@@ -9,8 +9,8 @@ import re
 
 import msgspec
 
-# Between two line ends nothing may grow without end: the longest real line is an answer's last event with a picture in it.
-LINE_MAX_BYTES = 16 << 20
+# Nothing may grow without end: the longest real event is an answer's last one with a picture in it.
+EVENT_MAX_BYTES = 16 << 20
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
@@ -24,16 +24,17 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class TooLong(ValueError):
-    """A line without an end."""
+    """An event without an end."""
 
 
 class EventParser:
     """Feed it; it gives back the events that are complete. What has no blank line after it never comes."""
 
-    __slots__ = ("_begun", "_data", "_id", "_name", "_rest")
+    __slots__ = ("_begun", "_data", "_id", "_name", "_parts", "_size")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._parts: list[bytes] = []  # of a line without an end
+        self._size = 0  # of what is kept: these, and the data of the event so far
         self._begun = False
         self._name = ""
         self._data: list[str] = []
@@ -41,15 +42,20 @@ class EventParser:
 
     def feed(self, piece: bytes) -> list[Event]:
         """Raises: TooLong."""
-        looked_at = max(0, len(self._rest) - 1)  # its last byte may be a carriage return that waits for what follows
-        buffer = self._rest + piece if self._rest else piece
+        self._size += len(piece)
+        parts = self._parts
+        after_cr = bool(parts) and parts[-1].endswith(b"\r")  # which waits for what follows
+        parts.append(piece)
+        if self._begun and not after_cr and _LINE_END.search(piece) is None:
+            self._limit()
+            return []
+        buffer = b"".join(parts)
+        looked_at = max(0, len(buffer) - len(piece) - 1) if self._begun else 0
         if not self._begun:
             if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
-                self._rest = buffer
                 return []
             self._begun = True
-            if buffer.startswith(_BOM):
-                buffer, looked_at = buffer[len(_BOM) :], 0
+            buffer = buffer.removeprefix(_BOM)
         events: list[Event] = []
         start = 0
         for end in _LINE_END.finditer(buffer, looked_at):
@@ -57,17 +63,22 @@ class EventParser:
                 break  # a line feed may follow, which belongs to it
             self._line(buffer[start : end.start()], events)
             start = end.end()
-        self._rest = buffer[start:]
-        if len(self._rest) > LINE_MAX_BYTES:
-            raise TooLong(f"a line of more than {LINE_MAX_BYTES} bytes")
+        parts[:] = [buffer[start:]] if start < len(buffer) else []
+        self._size = len(buffer) - start + sum(map(len, self._data))
+        self._limit()
         return events
+
+    def _limit(self) -> None:
+        if self._size > EVENT_MAX_BYTES:
+            raise TooLong(f"an event of more than {EVENT_MAX_BYTES} bytes")
 
     def end(self) -> list[Event]:
         """The stream has ended: a carriage return at its very end was a line end by itself."""
         events: list[Event] = []
-        if self._rest.endswith(b"\r"):
-            self._line(self._rest[:-1], events)
-        self._rest = b""
+        rest = b"".join(self._parts)
+        if rest.endswith(b"\r"):
+            self._line(rest[:-1], events)
+        self._parts.clear()
         return events
 
     def _line(self, line: bytes, events: list[Event]) -> None:

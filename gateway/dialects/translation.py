@@ -80,6 +80,11 @@ class Translation(Protocol):
         """As far as the upstream has told it."""
         ...
 
+    @property
+    def trouble(self) -> Exception | None:
+        """What `end` will raise: nothing more of the stream is read."""
+        ...
+
     def whole(self, body: bytes) -> bytes:
         """The upstream's whole answer, for the caller. Raises: Unreadable."""
         ...
@@ -119,7 +124,7 @@ class TalkTranslation:
         self._timing = _Timing(stamp.clock)
         self._writer = self._caller.writer(talk, stamp, self._timing.durations)
         self._begun = False
-        self._trouble: Exception | None = None
+        self.trouble: Exception | None = None
 
     def whole(self, body: bytes) -> bytes:
         """See `Translation`."""
@@ -134,7 +139,7 @@ class TalkTranslation:
 
     def feed(self, data: bytes) -> bytes:
         """See `Translation`. What came in one piece with an error, before it, is handed on first, unless nothing was before."""
-        if self._trouble is not None:
+        if self.trouble is not None:
             return b""
         self._timing.saw()
         pieces: list[bytes] = []
@@ -146,15 +151,15 @@ class TalkTranslation:
         except (Unreadable, SaidError, TooLong) as error:
             if not self._begun:
                 raise
-            self._trouble = error
+            self.trouble = error
         said = b"".join(pieces)
         self._begun = self._begun or bool(said)
         return said
 
     def end(self) -> None:
         """See `Translation`."""
-        if self._trouble is not None:
-            raise self._trouble
+        if self.trouble is not None:
+            raise self.trouble
 
     def _write(self, deltas: list[Delta]) -> bytes:
         for delta in deltas:
@@ -242,6 +247,7 @@ class EmbedTranslation:
 
     stream = False
     stream_type = JSON
+    trouble: Exception | None = None
 
     def __init__(self, body: bytes, name: str, asked: str, *, legacy: bool) -> None:
         self._legacy, self._asked = legacy, asked

@@ -254,8 +254,10 @@ class Client:
 
     def resume(self) -> None:
         """What it was hushed for did not come: comments again."""
+        if self._hushed is None:
+            return
         self._silence, self._hushed = self._hushed, None
-        if self._timers and self._silence is not None and (first_s := self._silence.first_s) is not None:
+        if self._timers and (first_s := self._silence.first_s) is not None:
             self._timers[-1].cancel()
             self._timers[-1] = self._loop.call_later(first_s, self._look_for_silence)
 

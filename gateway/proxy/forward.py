@@ -23,7 +23,7 @@ from providers.errors import ProviderError, UpstreamBroke, UpstreamRefused
 from .client import Client
 from .headers import first, to_caller
 from .meter import LONG_BYTES, SHORT_BYTES, Meter
-from .sse import first_error, is_stream, status_of
+from .sse import first_error, is_stream, status_of, whole_error
 
 # An answer of this size or less is read whole before its first byte is handed on, so that an upstream breaking off in the
 # middle is a 502 and not a cut connection. Longer ones pass through piece by piece.
@@ -34,6 +34,7 @@ TRANSLATED_MAX_BYTES = 64 << 20
 DONE_LINGER_S = 1.0
 LAST_WORD_BYTES = 12
 _NO_BODY = frozenset((204, 304))
+_DENIAL_MAX_BYTES = 200
 _STATUS_MAX = 599  # RFC 9110 §15
 # How an upstream says that it does not know a path or a parameter.
 _MAY_EXCUSE = frozenset((400, 404, 405, 422, 501))
@@ -74,9 +75,9 @@ async def forward(
     """
     response = await send(request)
     try:
-        if passage.excuse is not None and response.status in _MAY_EXCUSE:
+        if passage.excuse is not None and (response.status in _MAY_EXCUSE or _may_deny(response)):
             await client.hush()
-            refusal = passage.excuse(response.status, await response.read(HELD_MAX_BYTES))
+            refusal = passage.excuse(response.status, await response.read(TRANSLATED_MAX_BYTES))
             if refusal is not None:
                 raise refusal
         if judge is not None:
@@ -86,6 +87,8 @@ async def forward(
                 f"{passage.source} answered with a status that is none: {response.status}", source=passage.source
             )
         if response.status == 200 and is_stream(first(response.headers, b"content-type")):
+            if passage.translation is not None and not passage.translation.stream:
+                raise UpstreamBroke(f"{passage.source} answered with a stream, unasked", source=passage.source)
             await _stream(response, client, passage)
             return
         if client.speaks:
@@ -95,7 +98,12 @@ async def forward(
         elif client.started:
             await _refuse_in_stream(response, passage.source)
         elif passage.translation is not None:
-            body = await response.read(HELD_MAX_BYTES)
+            if response.status < 400:
+                raise UpstreamBroke(
+                    f"{passage.source} answered with status {response.status}, which cannot be translated",
+                    source=passage.source,
+                )
+            body = await response.read(TRANSLATED_MAX_BYTES)
             await client.answer(
                 response.status, _as(JSON, to_caller(response.headers)), said_again(body, passage.spoken)
             )
@@ -103,6 +111,14 @@ async def forward(
             await _plain(response, client)
     finally:
         response.close()
+
+
+def _may_deny(response: Response) -> bool:
+    """LM Studio says with status 200 that it has no such path, in some 70 bytes."""
+    if response.status != 200:
+        return False
+    length = first(response.headers, b"content-length")
+    return length is not None and len(length) <= 3 and int(length) <= _DENIAL_MAX_BYTES
 
 
 class _Nothing:
@@ -131,6 +147,12 @@ async def _stream(response: Response, client: Client, passage: Passage) -> None:
         await client.start_stream(headers)
         await client.write(data)
 
+    async def give_up(data: bytes) -> None:
+        if data:
+            await client.write(data)
+        assert translation is not None
+        translation.end()
+
     def close_if_done() -> None:
         if client.done:
             response.close()
@@ -140,6 +162,8 @@ async def _stream(response: Response, client: Client, passage: Passage) -> None:
         if data[-LAST_WORD_BYTES:].rstrip().endswith(b"[DONE]"):
             asyncio.get_running_loop().call_later(DONE_LINGER_S, close_if_done)
         data = feed(data)
+        if translation is not None and translation.trouble is not None:
+            return give_up(data)
         if not data:
             return _NOTHING  # pyright: ignore[reportReturnType] - awaitable by its iterator, which a tuple's is
         if opened:
@@ -150,24 +174,28 @@ async def _stream(response: Response, client: Client, passage: Passage) -> None:
     try:
         await response.pump(sink)
         if translation is not None:
+            if not client.done:  # some end without a blank line after their last word
+                await sink(b"\n\n")
             translation.end()
     except talk.SaidError as error:
         raise _said(error, source) from None
     except (talk.Unreadable, TooLong) as error:
         raise _unreadable(error, source) from None
     except ProviderError:
-        if not client.done:  # others cut the connection after their last word, or were not waited for
+        # others cut the connection after their last word, or were not waited for
+        if not client.done or passage.spoken is Spoken.PLAIN:
             if client.started and (rest := meter.end()):
                 await client.write(rest)
             raise
     finally:
         client.usage = meter.usage if translation is None else _counted(translation.usage)
-    if translation is None and (rest := meter.end()):
+    if translation is None and client.started and (rest := meter.end()):
         await client.write(rest)
     if not client.done:
         raise UpstreamBroke(
             "the stream ended before it was finished", source=source, nothing_received=not client.committed
         )
+    await client.start_stream(headers)  # of a stream that has no last word, and nothing else either
     await client.end()
 
 
@@ -212,6 +240,10 @@ async def _translated(response: Response, client: Client, passage: Passage, tran
     try:
         said = translation.whole_as_stream(body) if translation.stream else translation.whole(body)
     except talk.Unreadable as error:
+        if (refused := whole_error(body)) is not None:
+            raise UpstreamRefused(
+                f"{passage.source} said an error", source=passage.source, status=refused[0], body=refused[1]
+            ) from None
         raise _unreadable(error, passage.source) from None
     client.usage = _counted(translation.usage)
     headers = to_caller(response.headers)
@@ -236,7 +268,8 @@ async def _plain(response: Response, client: Client) -> None:
     if body is None and (response.status in _NO_BODY or (length is not None and int(length) <= HELD_MAX_BYTES)):
         body = await response.read(HELD_MAX_BYTES)
     if body is not None:
-        client.usage = usage_of_body(body)
+        if response.status < 400:
+            client.usage = usage_of_body(body)
         await client.answer(response.status, headers, body)
         return
     started = False

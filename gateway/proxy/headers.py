@@ -61,6 +61,15 @@ def to_upstream(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [field for field in headers if field[0] in _TO_UPSTREAM]
 
 
+_OF_THE_BODY = frozenset((b"accept", b"content-type"))
+
+
+def translated_to_upstream(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The same where the body is ours: it is JSON whatever the caller's was announced as (`curl -d` announces a form)."""
+    kept = [field for field in headers if field[0] in _TO_UPSTREAM and field[0] not in _OF_THE_BODY]
+    return [(b"content-type", b"application/json"), *kept]
+
+
 def to_caller(headers: Headers) -> list[tuple[bytes, bytes]]:
     """The upstream's fields that the caller may see, without its length."""
     named: list[bytes] = []

@@ -17,7 +17,7 @@ from gateway.access.keys import Principal
 from gateway.dialects.spoken import Spoken
 from gateway.dialects.talk import Stamp
 from gateway.dialects.translation import Translation
-from gateway.errors import CapacityError, RouteNotServed, UnknownModel
+from gateway.errors import CapacityError, NotTranslatable, RouteNotServed, UnknownModel
 from gateway.residency.manager import ResidencyManager
 from gateway.routing.catalog import Catalog, Model, Target
 from gateway.routing.resolve import resolve
@@ -37,23 +37,26 @@ from providers.errors import (
 from .client import Client
 from .forward import Passage, SendUpstream, forward
 from .guard import Guard, Judge
-from .headers import to_upstream
+from .headers import to_upstream, translated_to_upstream
 from .peek import Peek, with_model
 from .policy import Policy
 from .routes import Route
 from .upload import Upload
-from .ways import Ways, says_absent, says_no_usage
+from .ways import ABSENT_S, GUESSED_S, Ways, says_absent, says_no_usage
 from .wording import Wish, Worded, worded
 
 # The kernel still takes connections for a process that is being torn down, and resets them: an engine that is gone so soon after
 # a request was sent had been killed before.
 DEAD_ALREADY_S = 1.0
+_LONG_BYTES = 1 << 20  # a body that takes so long to translate (100 ms) that all other callers would notice
 _LEFT_OUT_MAX = 32  # names in a header field
 _NAME_MAX = 64  # characters of each: some are the caller's own
+_CONTROLS = bytes((*range(32), 127))
 _AS_IT_CAME = Worded(b"")
 # What another target may mend: nothing has reached an upstream, or the upstream said that it did nothing. Not an upstream that
 # fell silent or broke off: it may have done the work, and done it at a price.
 _NEXT_TARGET = (
+    NotTranslatable,
     RouteNotServed,
     UpstreamUnreachable,
     UpstreamCoolingDown,
@@ -80,7 +83,8 @@ class Upstream(msgspec.Struct, frozen=True):
     """One provider as the data path sees it.
 
     `first_byte_s`, `idle_s`: how long it is waited for, None: for ever. `guard` is None for engines of ours. `routes`: what it
-    serves, None: that turns out. `stream_usage`: its streams are asked for their usage.
+    serves, None: that turns out. `stream_usage`: its streams are asked for their usage also where the caller does not ask;
+    `usage_option`: they may be asked at all.
     """
 
     provider: Provider
@@ -89,6 +93,7 @@ class Upstream(msgspec.Struct, frozen=True):
     guard: Guard | None
     routes: frozenset[bytes] | None = None
     stream_usage: bool = True
+    usage_option: bool = True
 
 
 class _Trip(msgspec.Struct, frozen=True):
@@ -162,16 +167,18 @@ class Pipeline:
             except _NEXT_TARGET:
                 if place == last or client.committed:
                     raise
+                client.resume()
 
-    async def bring(self, call: Call, client: Client) -> None:
-        """Returns when the model is in memory (or needs none of ours); raises as `serve`."""
+    async def bring(self, call: Call, client: Client, *, load: bool = True) -> None:
+        """Returns when the model is in memory (or needs none of ours), without `load` when it is known; raises as `serve`."""
         client.asked = call.seen.model
         client.watch(stream=False)
         model = await self._resolve_anew(call.seen.model)
         target = self._order(model, call.route, client.now_s())[0]
         client.target = target.key
-        async with self._residency.lease(target.key, self._patience_s):
-            pass
+        if load:
+            async with self._residency.lease(target.key, self._patience_s):
+                pass
 
     async def _resolve_anew(self, name: str) -> Model:
         """A name that is not known is looked for once more. Raises: UnknownModel."""
@@ -210,6 +217,8 @@ class Pipeline:
         """
         client, key = trip.client, trip.target.key
         client.target = key
+        if key in self._residency.managed and not self._residency.is_warm(key):
+            await self._try_wording(trip)
         for again in (True, False):
             engine: Engine | None = None
             sent_s = 0.0
@@ -226,28 +235,49 @@ class Pipeline:
                 if engine is None or not (again and dead) or not await self._residency.has_left(key, engine):
                     raise
 
+    async def _try_wording(self, trip: _Trip) -> None:
+        """Nothing is loaded, and nobody evicted, for what cannot be translated. Raises: InvalidRequest, NotTranslatable."""
+        call = trip.call
+        ways = self._ways_to(trip.target, call.route, trip.client.now_s())
+        if isinstance(call.body, bytes) and ways and ways[0] is not call.route:
+            wish = self._wish(trip, ways[0], held=True, takes_option=True)
+            await asyncio.to_thread(worded, call.body, wish, self._stamp)
+
     async def _ask(self, trip: _Trip, engine: Engine | None) -> None:
-        """By one way after the other, until one is known to the upstream."""
-        call, target = trip.call, trip.target
+        """By one way after the other, until one is known to the upstream.
+
+        One refusal may be the caller's own doing, or that of a proxy whose backend restarts. So it counts for this request; it is
+        believed for all when another way has worked, and for a moment where there is none.
+        """
+        call, target, client = trip.call, trip.target, trip.client
+        who = _who(target, trip.upstream)
+        refused: list[Route | None] = []
         while True:
-            now_s = trip.client.now_s()
-            ways = self._ways_to(target, call.route, now_s)
-            if not ways:  # it has just turned out
+            ways = [way for way in self._ways_to(target, call.route, client.now_s()) if way not in refused]
+            if not ways:
+                self._believe(who, refused, client.now_s(), GUESSED_S)
                 raise _not_served(call.seen.model, (target,), call.route)
             try:
-                await self._forward(trip, engine, ways)
-                return
-            except _Again as refused:
-                trip.client.resume()
-                who = _who(target, trip.upstream)
-                if refused.lacks is None:
-                    self._ways.no_usage(who, now_s)
-                else:
-                    self._ways.lacks(who, refused.lacks, now_s)
+                await self._forward(trip, engine, ways[0], takes_option=None not in refused)
+            except _Again as again:
+                client.resume()
+                refused.append(again.lacks)
+                continue
+            finally:
+                if client.committed and client.status < 400:
+                    self._ways.served(who, ways[0], client.now_s())
+                    self._believe(who, refused, client.now_s(), ABSENT_S)
+            return
 
-    async def _forward(self, trip: _Trip, engine: Engine | None, ways: Sequence[Route]) -> None:
+    def _believe(self, who: str, refused: Sequence[Route | None], now_s: float, for_s: float) -> None:
+        for lacks in refused:
+            if lacks is not None:
+                self._ways.lacks(who, lacks, now_s, for_s)
+            elif for_s == ABSENT_S:
+                self._ways.no_usage(who, now_s)
+
+    async def _forward(self, trip: _Trip, engine: Engine | None, way: Route, *, takes_option: bool) -> None:
         call, target, upstream, client = trip.call, trip.target, trip.upstream, trip.client
-        way = ways[0]
         body: bytes | Body
         said = _AS_IT_CAME
         if not isinstance(call.body, bytes):
@@ -255,20 +285,27 @@ class Pipeline:
         elif _is_plain(trip, way):
             name = target.upstream_name
             body = call.body if name is None or name == call.seen.model else with_model(call.body, name)
+            client.tell()
         else:
-            said = worded(call.body, self._wish(trip, way), self._stamp)
+            wish = self._wish(trip, way, held=engine is not None, takes_option=takes_option)
+            if way is call.route or len(call.body) < _LONG_BYTES:
+                said = worded(call.body, wish, self._stamp)
+            else:
+                said = await asyncio.to_thread(worded, call.body, wish, self._stamp)
             body = said.body
             client.tell(*_about(call.route, way, said.translation))
         path = way.path
         request = Request(
             method=b"POST",
             path=path + b"?" + call.query if call.query and said.translation is None else path,
-            headers=to_upstream(call.headers),
+            headers=to_upstream(call.headers) if said.translation is None else translated_to_upstream(call.headers),
             body=body,
             first_byte_s=upstream.first_byte_s,
             idle_s=upstream.idle_s,
         )
-        excuse = partial(_excuse, way, said.asks)
+        asked = call.body if isinstance(call.body, bytes) else b""
+        lacking = way if self._ways.may_lack(_who(target, upstream), way, client.now_s()) else None
+        excuse = partial(_excuse, lacking, said.asks, asked)
         passage = Passage(target.provider, call.route.spoken, said.hides, said.translation, excuse)
         send = upstream.provider.send if engine is None else engine.send
         if upstream.guard is None:
@@ -276,10 +313,20 @@ class Pipeline:
         else:
             await _guarded(upstream.guard, send, request, trip, passage)
 
-    def _wish(self, trip: _Trip, way: Route) -> Wish:
+    def _wish(self, trip: _Trip, way: Route, *, held: bool, takes_option: bool) -> Wish:
         call, upstream, target = trip.call, trip.upstream, trip.target
-        takes_option = self._ways.tells_usage(_who(target, upstream), trip.client.now_s())
-        return Wish(call.route, way, call.seen, target.upstream_name, upstream.stream_usage, takes_option, trip.policy)
+        if takes_option:
+            takes_option = upstream.usage_option and self._ways.tells_usage(_who(target, upstream), trip.client.now_s())
+        return Wish(
+            route=call.route,
+            way=way,
+            seen=call.seen,
+            name=target.upstream_name,
+            held=held,
+            may_ask=upstream.stream_usage,
+            takes_option=takes_option,
+            policy=trip.policy,
+        )
 
 
 def _is_plain(trip: _Trip, way: Route) -> bool:
@@ -298,9 +345,15 @@ def _not_served(model: str, targets: Sequence[Target], route: Route) -> RouteNot
     return RouteNotServed(f"'{model}' is served by {who}, which does not serve {route.path.decode()}", param="model")
 
 
-def _excuse(way: Route, asks: bool, status: int, body: bytes) -> Exception | None:
-    """What another way of asking may mend. `asks`: stream_options are in the request by our doing."""
-    if says_absent(status, body, way.path):
+def _excuse(way: Route | None, asks: bool, asked: bytes, status: int, body: bytes) -> Exception | None:
+    """What another way of asking may mend.
+
+    Args:
+        way: None: it is known to be there.
+        asks: stream_options are in the request by our doing.
+        asked: the caller's body; what an upstream repeats of it says nothing.
+    """
+    if way is not None and says_absent(status, body, way.path, asked):
         return _Again(way)
     return _Again(None) if asks and says_no_usage(status, body) else None
 
@@ -313,7 +366,7 @@ def _about(route: Route, way: Route, translation: Translation | None) -> Sequenc
     if not translation.left_out:
         return (named,)
     said = ", ".join(name[:_NAME_MAX] for name in translation.left_out[:_LEFT_OUT_MAX])
-    return named, (b"x-roundhouse-left-out", said.encode("ascii", "replace").translate(None, b"\r\n\0"))
+    return named, (b"x-roundhouse-left-out", said.encode("ascii", "replace").translate(None, _CONTROLS))
 
 
 async def _guarded(guard: Guard, send: SendUpstream, request: Request, trip: _Trip, passage: Passage) -> None:

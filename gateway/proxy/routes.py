@@ -34,7 +34,6 @@ class Route(msgspec.Struct, frozen=True):
     takes: Takes = Takes.JSON
     dialect: str = ""
     streams: bool = False
-    streams_unasked: bool = False  # a body without `stream` means a stream (Ollama)
     usage_option: bool = False
 
 
@@ -44,11 +43,12 @@ EMBEDDINGS = Route(b"/v1/embeddings")
 RESPONSES = Route(b"/v1/responses", Spoken.RESPONSES, dialect="responses", streams=True)
 MESSAGES = Route(b"/v1/messages", Spoken.ANTHROPIC, dialect="messages", streams=True)
 COUNT_TOKENS = Route(b"/v1/messages/count_tokens", Spoken.ANTHROPIC)
-OLLAMA_CHAT = Route(b"/api/chat", Spoken.OLLAMA, dialect="ollama_chat", streams=True, streams_unasked=True)
-OLLAMA_GENERATE = Route(b"/api/generate", Spoken.OLLAMA, dialect="ollama_generate", streams=True, streams_unasked=True)
+OLLAMA_CHAT = Route(b"/api/chat", Spoken.OLLAMA, dialect="ollama_chat", streams=True)
+OLLAMA_GENERATE = Route(b"/api/generate", Spoken.OLLAMA, dialect="ollama_generate", streams=True)
 OLLAMA_EMBED = Route(b"/api/embed", Spoken.OLLAMA, dialect="ollama_embed")
 OLLAMA_EMBEDDINGS = Route(b"/api/embeddings", Spoken.OLLAMA, dialect="ollama_embeddings")
 RERANK = Route(b"/v1/rerank")
+SPEECH = Route(b"/v1/audio/speech", Spoken.PLAIN, streams=True)  # of bare sound at many servers, which has no comments
 _ALL = (
     CHAT,
     COMPLETIONS,
@@ -59,7 +59,7 @@ _ALL = (
     RERANK,
     Route(b"/v1/audio/transcriptions", Spoken.PLAIN, Takes.FORM, streams=True),
     Route(b"/v1/audio/translations", Spoken.PLAIN, Takes.FORM),
-    Route(b"/v1/audio/speech", Spoken.PLAIN, streams=True),
+    SPEECH,
     Route(b"/v1/images/generations", Spoken.PLAIN, streams=True),
     Route(b"/v1/images/edits", Spoken.PLAIN, Takes.EITHER, streams=True),
     Route(b"/v1/moderations"),

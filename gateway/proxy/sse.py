@@ -67,6 +67,8 @@ _RESPONSE_ENDED = re.compile(
     rb'(?:^|[\r\n])event: ?response\.(?:completed|incomplete|failed)[\r\n]|"type": ?"response\.(?:completed|incomplete|failed)"'
 )
 _JOINT_BYTES = 64  # of what may be cut in two: longer than any of these words
+# In the last line only, before the tokens of `context`, which may be thousands.
+_LAST_LINE = re.compile(rb'"done": ?true, ?"(?:done_reason|context|total_duration)"')
 # The last line ends with it and the counts; a tool call's argument of that name stands deeper.
 _LINES_ENDED = re.compile(rb'"done": ?true(?:, ?"[a-z_]+": ?(?:"[a-z]*"|\d+|\[[\d, ]*\]))*\}\s*$')
 
@@ -103,9 +105,20 @@ class EndlessTail(Tail):
 
 
 class LinesTail(Tail):
-    """Of Ollama's streams: a JSON object on each line."""
+    """Of Ollama's streams: a JSON object on each line. The last may be long, so its word is looked for as it passes."""
 
-    __slots__ = ()
+    __slots__ = ("_said",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said = False
+
+    def add(self, data: bytes) -> None:
+        if not self._said and (
+            _LAST_LINE.search(data) or _LAST_LINE.search(self._end[-_JOINT_BYTES:] + data[:_JOINT_BYTES])
+        ):
+            self._said = True
+        super().add(data)
 
     @property
     def between_events(self) -> bool:
@@ -117,7 +130,7 @@ class LinesTail(Tail):
 
     @property
     def done(self) -> bool:
-        return _LINES_ENDED.search(self._last_event()) is not None
+        return (self._said and self._end.rstrip().endswith(b"}")) or _LINES_ENDED.search(self._last_event()) is not None
 
 
 _TAILS: Mapping[Spoken, type[Tail]] = {
@@ -141,8 +154,13 @@ def first_error(data: bytes) -> tuple[int, bytes] | None:
     if b'"error"' not in data[:_ERROR_MAX_BYTES]:
         return None
     line = next((line for line in data[:_ERROR_MAX_BYTES].splitlines() if line.startswith(b"data:")), b"")
+    return whole_error(line[5:])
+
+
+def whole_error(body: bytes) -> tuple[int, bytes] | None:
+    """The same of an answer that is an error in spite of its status."""
     try:
-        said = msgspec.json.decode(line[5:], type=_First)
+        said = msgspec.json.decode(body, type=_First)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     if not said.error:

@@ -15,6 +15,7 @@ from .routes import CHAT, EMBEDDINGS, STAND_INS, Route
 
 # So long it is believed that an upstream lacks a route; then it is asked again, it may have been brought up to date.
 ABSENT_S = 600.0
+GUESSED_S = 10.0  # where nothing else has worked either
 _KNOWN_MAX = 4096  # such beliefs; one is made by a refusal of an upstream of the operator's choice
 _NOT_FOUND = frozenset((404, 405, 501))
 _NOT_TAKEN = frozenset((400, 422))
@@ -26,6 +27,7 @@ class Ways:
     def __init__(self) -> None:
         self._absent: dict[tuple[str, bytes], float] = {}  # until when
         self._no_usage: dict[str, float] = {}
+        self._served: dict[tuple[str, bytes], float] = {}  # when last
         self._known: dict[tuple[bytes, frozenset[bytes] | None], Sequence[Route]] = {}
 
     def of(self, route: Route, routes: frozenset[bytes] | None, who: str, now_s: float) -> Sequence[Route]:
@@ -52,11 +54,21 @@ class Ways:
             return [other for other in found if other is CHAT or other is EMBEDDINGS]
         return [other for other in found if other.path in routes]
 
-    def lacks(self, who: str, route: Route, now_s: float) -> None:
+    def lacks(self, who: str, route: Route, now_s: float, for_s: float = ABSENT_S) -> None:
         """It has turned out not to serve this."""
         if len(self._absent) >= _KNOWN_MAX:
             self._absent.clear()
-        self._absent[who, route.path] = now_s + ABSENT_S
+        self._absent[who, route.path] = now_s + for_s
+
+    def served(self, who: str, route: Route, now_s: float) -> None:
+        """It has answered there."""
+        if len(self._served) >= _KNOWN_MAX:
+            self._served.clear()
+        self._served[who, route.path] = now_s
+
+    def may_lack(self, who: str, route: Route, now_s: float) -> bool:
+        """Whether it has not answered there lately."""
+        return now_s - self._served.get((who, route.path), -ABSENT_S) >= ABSENT_S
 
     def tells_usage(self, who: str, now_s: float) -> bool:
         """Whether it may be asked for the usage of its streams."""
@@ -83,11 +95,16 @@ _ABSENT = re.compile(
 )
 
 
-def says_absent(status: int, body: bytes, path: bytes) -> bool:
-    """Whether a refusal means that there is no such route."""
+def says_absent(status: int, body: bytes, path: bytes, asked: bytes = b"") -> bool:
+    """Whether a refusal means that there is no such route. What it repeats of what was `asked` says nothing."""
+    if status == 200:
+        return body.startswith(b'{"error"') and b"Unexpected endpoint or method" in body
     if status not in _NOT_FOUND:
         return False
-    return not body.strip() or path in body or _ABSENT.search(body) is not None
+    if not body.strip() or (path in body and path not in asked):
+        return True
+    said = _ABSENT.search(body)
+    return said is not None and said.group().lower() not in asked.lower()
 
 
 def says_no_usage(status: int, body: bytes) -> bool:

@@ -30,6 +30,7 @@ class Wish(msgspec.Struct, frozen=True):
     Args:
         route: the caller's; `way`: the upstream's.
         seen: what is known of the body; `name`: what the upstream calls the model, None: as the caller does.
+        held: in memory by residency's will, which decides how long.
         may_ask: the upstream may be asked for a stream's usage also where the caller does not; `takes_option`: it has not refused.
     """
 
@@ -37,6 +38,7 @@ class Wish(msgspec.Struct, frozen=True):
     way: Route
     seen: Peek
     name: str | None
+    held: bool
     may_ask: bool
     takes_option: bool
     policy: Policy | None
@@ -82,6 +84,6 @@ def _worded(body: bytes, wish: Wish, stamp: Callable[[], Stamp]) -> Worded:
         body = with_usage(body, seen)
     if wish.policy is not None:
         body = apply(wish.policy, way.path, body)
-    if way.spoken is Spoken.OLLAMA:
+    if wish.held and way.spoken is Spoken.OLLAMA:
         body = edited(body, _KEPT)
     return Worded(body, asks=asks, hides=asks)

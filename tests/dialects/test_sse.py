@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.dialects.sse import LINE_MAX_BYTES, Event, EventParser, TooLong
+from gateway.dialects.sse import EVENT_MAX_BYTES, Event, EventParser, TooLong
 
 from .talks import cut
 
@@ -104,7 +104,7 @@ def test_an_event_comes_with_its_blank_line() -> None:
 def test_a_line_without_an_end_is_given_up() -> None:
     """An upstream cannot fill the memory with what never becomes an event."""
     parser = EventParser()
-    piece = b"x" * (LINE_MAX_BYTES // 2)
+    piece = b"x" * (EVENT_MAX_BYTES // 2)
     assert parser.feed(piece) == parser.feed(piece) == []
     with pytest.raises(TooLong):
         parser.feed(b"x")
@@ -112,5 +112,5 @@ def test_a_line_without_an_end_is_given_up() -> None:
 
 def test_many_long_lines_are_no_long_line() -> None:
     """The limit is a line's, not a piece's."""
-    line = b"data: " + b"x" * (LINE_MAX_BYTES // 4) + b"\n\n"
+    line = b"data: " + b"x" * (EVENT_MAX_BYTES // 4) + b"\n\n"
     assert len(parsed([line * 5])) == 5

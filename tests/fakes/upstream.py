@@ -206,6 +206,10 @@ class FakeUpstream:
         """Let this answer one request, after what is queued already."""
         self._queue.append(handler)
 
+    def forget(self) -> None:
+        """What is queued is not answered with after all."""
+        self._queue.clear()
+
     async def until(self, condition: Callable[[], bool], within_s: float = 5.0) -> None:
         """Wait for something this upstream sees, at once, or for anything else, by looking again and again.
 

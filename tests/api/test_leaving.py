@@ -1,18 +1,21 @@
-"""Review: a caller that leaves, in each phase; nothing of its request is left."""
+"""A caller that leaves, in each phase: nothing of its request is left."""
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 from pathlib import Path
 
 import pytest
 
-from tests.api.test_review_hostile import CHAT_ONLY, CHUNKED, PIECE, chunk, messages, one
+from gateway.routing.health import Outcome
+from tests.api.test_hostile import CHAT_ONLY, CHUNKED, PIECE, chunk, messages, one
+from tests.api.test_translation import only
 from tests.fakes.processes import ENGINE
 from tests.fakes.running import CHAT, Caller, ask, chat, running
-from tests.fakes.upstream import HOLD, Exchange, FakeUpstream
+from tests.fakes.upstream import HOLD, Exchange, speak_openai
 
 MESSAGES = "/v1/messages"
 
@@ -50,7 +53,7 @@ def rig(more: str = "") -> str:
 async def test_while_it_loads(tmp_path: Path, path: str, *, stream: bool) -> None:
     """Also where Ollama's client asks for the load only, and where comments have begun."""
     async with running(tmp_path, rig()) as gateway:
-        body = {"model": "slow", "stream": stream}
+        body: dict[str, object] = {"model": "slow", "stream": stream}
         if path != "/api/generate":
             body["messages"] = [{"role": "user", "content": "x"}]
             body["max_tokens"] = 5
@@ -106,19 +109,24 @@ async def test_while_it_uploads(tmp_path: Path) -> None:
         return found
 
     before = files()
-    form = '--b0\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--b0\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    form = (
+        '--b0\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n'
+        '--b0\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    )
     async with one(tmp_path) as (gateway, upstream):
         upstream.queue(HOLD, early=True)
         async with Caller(gateway.port) as caller:
             await caller.send(
                 b"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n"
-                b"content-type: multipart/form-data; boundary=b0\r\n\r\n" + chunk(form.encode()) + chunk(b"x" * 3_000_000)
+                b"content-type: multipart/form-data; boundary=b0\r\n\r\n"
+                + chunk(form.encode())
+                + chunk(b"x" * 3_000_000)
             )
             await upstream.until(lambda: upstream.in_flight == 1 and files() == before + 1)
             caller.reset()
         await upstream.until(lambda: upstream.open_connections == 0 and files() == before)
         await gateway.until(lambda: gateway.parts.metrics.in_flight == 0)
-        names = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
+        names = {repr(task.get_coro()) for task in asyncio.all_tasks()}
         assert not {name for name in names if "Upload" in name or "Feeder" in name or "leaving" in name}, names
 
 
@@ -132,7 +140,9 @@ async def test_an_upstream_that_knows_nothing_is_asked_a_few_times_only(tmp_path
         else:
             await exchange.answer(404, b"404 page not found")
 
-    routes = 'routes = ["/v1/chat/completions", "/v1/messages", "/v1/responses"]\n[models.gpt-zz9]\ntargets = ["up/gpt-zz9"]'
+    routes = (
+        'routes = ["/v1/chat/completions", "/v1/messages", "/v1/responses"]\n[models.gpt-zz9]\ntargets = ["up/gpt-zz9"]'
+    )
     async with one(tmp_path, routes) as (gateway, upstream):
         upstream.script(deny)
         for path in (CHAT, MESSAGES, "/api/chat"):
@@ -143,14 +153,18 @@ async def test_an_upstream_that_knows_nothing_is_asked_a_few_times_only(tmp_path
 
 
 @pytest.mark.parametrize("path", [MESSAGES, "/api/chat", "/api/embed"])
-@pytest.mark.parametrize("said", [b'{"error":{"message":"boom","code":400}}', b'{"error":"boom"}', b"", b"null", b"[1]"])
+@pytest.mark.parametrize(
+    "said", [b'{"error":{"message":"boom","code":400}}', b'{"error":"boom"}', b"", b"null", b"[1]"]
+)
 async def test_an_error_with_status_200_is_none_of_ours(tmp_path: Path, path: str, said: bytes) -> None:
     """Translated, it is an error of the upstream's."""
     async with one(tmp_path, 'routes = ["/v1/chat/completions", "/v1/embeddings"]') as (gateway, upstream):
         for stream in (False, True):
             if stream and path == "/api/embed":
                 continue
-            upstream.queue(b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(said) + said)
+            upstream.queue(
+                b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(said) + said
+            )
             body = json.loads(messages(stream=stream)) if path != "/api/embed" else {"model": "m", "input": "x"}
             answer = await ask(gateway.port, "POST", path, body)
             assert 400 <= answer.status < 600, (answer.status, answer.body)
@@ -167,8 +181,6 @@ async def test_a_path_denied_with_status_200_is_a_missing_route(tmp_path: Path) 
         if exchange.request.path == MESSAGES:
             await exchange.answer(200, {"error": "Unexpected endpoint or method. (POST /v1/messages)"})
         else:
-            from tests.fakes.upstream import speak_openai
-
             await speak_openai(exchange)
 
     async with one(tmp_path) as (gateway, upstream):
@@ -179,8 +191,6 @@ async def test_a_path_denied_with_status_200_is_a_missing_route(tmp_path: Path) 
 
 async def test_gzip_that_nobody_asked_for(tmp_path: Path) -> None:
     """Translated it is a 502, natively it passes."""
-    import gzip
-
     body = gzip.compress(b'{"choices":[]}')
     head = b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n"
     async with one(tmp_path, CHAT_ONLY) as (gateway, upstream):
@@ -198,16 +208,22 @@ async def test_gzip_that_nobody_asked_for(tmp_path: Path) -> None:
 async def test_a_broken_trial_is_given_back(tmp_path: Path) -> None:
     """An upstream that rested and then refuses the way it is asked is asked the other way."""
     async with one(tmp_path) as (gateway, upstream):
-        from tests.api.test_translation import only
-
         guard = gateway.parts.upstreams["up"].guard
         assert guard is not None
         for _ in range(3):
             trial = guard.health.begin(0.0)
-            from gateway.routing.health import Outcome
-
             guard.health.ended(Outcome.FAILED, 0.0, None, 0.0, trial=trial, reason="x")
         upstream.script(only(CHAT))
         assert guard.health.wait_s(0.1) > 0
         answer = await ask(gateway.port, "POST", MESSAGES, messages())
         assert answer.status == 200, answer.body
+
+
+async def test_nothing_is_loaded_for_what_cannot_be_said(tmp_path: Path) -> None:
+    """It is known from the body and the route alone."""
+    toml = rig().replace("[providers.quick]", '[providers.quick]\n    routes = ["/v1/chat/completions"]')
+    async with running(tmp_path, toml) as gateway:
+        body = {"model": "quick", "prompt": "x", "raw": True}
+        answer = await ask(gateway.port, "POST", "/api/generate", body)
+        assert answer.status == 501
+        assert gateway.happened("loaded") == []
