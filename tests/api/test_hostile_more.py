@@ -31,18 +31,19 @@ async def test_an_answer_in_events_where_none_were_asked_for(tmp_path: Path) -> 
 
 
 async def test_others_are_served_while_a_large_body_is_translated(tmp_path: Path) -> None:
-    """All of them share one thread."""
+    """In a thread of its own: the loop is held up by its longest single step only, not by all of it."""
     async with one(tmp_path, CHAT_ONLY) as (gateway, upstream):
         turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}] * 200_000
         big = json.dumps({"model": "m", "max_tokens": 5, "messages": turns}).encode()
         async with Caller(gateway.port) as caller:
             await caller.ask("POST", MESSAGES, big)
             loop = asyncio.get_running_loop()
-            worst, before = 0.0, loop.time()
+            worst, begun_s = 0.0, loop.time()
+            before = begun_s
             while not upstream.in_flight and not upstream.requests:
                 await asyncio.sleep(0.005)
                 worst, before = max(worst, loop.time() - before), loop.time()
-        assert worst < 0.5, worst
+        assert worst < (before - begun_s) / 2, (worst, before - begun_s)
 
 
 KEYED = [
