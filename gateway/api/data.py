@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from gateway.access.keys import Keys, Principal
+from gateway.access.door import Access
+from gateway.access.principal import Principal
 from gateway.dialects.ollama_answer import write_loaded
 from gateway.dialects.ollama_embed import write_nothing
 from gateway.dialects.ollama_request import is_load_only
@@ -22,7 +23,7 @@ from gateway.errors import BodyTooLarge, CallerLeft, InvalidRequest, MethodNotAl
 from gateway.metering.metrics import Metrics
 from gateway.metering.traces import Tracing
 from gateway.proxy.client import Client, Receive, Send, Watchman
-from gateway.proxy.headers import bearer, first, is_form
+from gateway.proxy.headers import first, is_form
 from gateway.proxy.peek import Peek, peek
 from gateway.proxy.pipeline import Call, Pipeline
 from gateway.proxy.routes import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_EMBEDDINGS, SPEECH, Route, Takes, route_of
@@ -32,6 +33,8 @@ from gateway.proxy.upload import Upload
 from gateway.residency.progress import Progress
 
 from .errors import in_stream, tell
+from .record import Recorder
+from .session import comer
 
 log = logging.getLogger("roundhouse.requests")
 
@@ -47,7 +50,7 @@ class DataRoutes:
     def __init__(
         self,
         pipeline: Pipeline,
-        keys: Keys,
+        access: Access,
         metrics: Metrics,
         *,
         max_body_bytes: int,
@@ -55,12 +58,16 @@ class DataRoutes:
         keepalive_s: float,
         stamp: Callable[[], Stamp],
         progress: Callable[[str], Progress | None],
+        recorder: Recorder,
+        capture_max_bytes: int = 0,
         tracing: Tracing | None = None,
     ) -> None:
         self._watchman = Watchman(asyncio.get_running_loop())
         self._pipeline = pipeline
-        self._keys = keys
+        self._access = access
         self._metrics = metrics
+        self._recorder = recorder
+        self._capture_max_bytes = capture_max_bytes
         self._tracing = tracing
         self._max_body_bytes = max_body_bytes
         self._max_upload_bytes = max_upload_bytes
@@ -78,6 +85,7 @@ class DataRoutes:
         metrics = self._metrics
         metrics.in_flight += 1
         started_s = client.last_s
+        record = self._recorder.begin(scope, client, started_s)
         try:
             await self._serve(scope, route, receive, client)
         except asyncio.CancelledError:
@@ -91,7 +99,9 @@ class DataRoutes:
         finally:
             client.unwatch()
             metrics.in_flight -= 1
-            seconds = self._watchman.loop.time() - started_s
+            now_s = self._watchman.loop.time()
+            seconds = now_s - started_s
+            self._recorder.end(record, now_s)
             metrics.request(scope["path"], client.status, seconds, left=client.left)
             if client.usage is not None:
                 metrics.tokens(client.target, client.usage)
@@ -124,7 +134,7 @@ class DataRoutes:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST")
         headers = scope["headers"]
-        principal = self._keys.principal(bearer(headers))
+        principal = client.principal = comer(self._access, "POST", headers)
         if route.takes is not Takes.JSON and (route.takes is Takes.FORM or is_form(headers)):
             await self._upload(scope, route, principal, receive, client)
             return
@@ -132,6 +142,9 @@ class DataRoutes:
         if body is None:
             client.left = True
             return
+        client.bytes_in = len(body)
+        if principal.capture and self._capture_max_bytes:
+            client.keep(body, self._capture_max_bytes)
         call = Call(principal, route, scope["query_string"], headers, body, _seen(body, route, scope))
         if call.seen.stream:
             self._fill_silence(call, client)
@@ -188,6 +201,7 @@ class DataRoutes:
         """Three cases: 1 nothing was said yet, 2 a stream has begun, 3 a plain answer was broken off: cut the connection."""
         await client.hush()
         told = tell(error, spoken)
+        client.code = getattr(error, "code", "internal_error")
         if told.status >= 500:
             # of an error that is not ours the caller learns nothing, so the log must hold all
             detail = getattr(error, "detail", "") or str(error)

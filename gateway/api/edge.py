@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 
 from litestar.utils.path import normalize_path
 
-from gateway.access.keys import Keys
+from gateway.access.door import Access
 from gateway.errors import Forbidden
 from gateway.proxy.client import Receive, Send
-from gateway.proxy.headers import bearer, first
+from gateway.proxy.headers import first
 
 from .errors import spoken_at, tell
+from .session import SESSION_PATHS, admin_comer, comer
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -27,6 +28,7 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 _ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 # They tell nothing about requests or models, so that load balancers and scrapers need no key.
 _OPEN_PATHS = frozenset(("/", "/health/live", "/health/ready", "/metrics"))
+_OPEN_FOLDER = "/dashboard/"  # the same files for everybody, the login among them
 _LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
@@ -39,9 +41,9 @@ class Edge:
             the framework's router would cost an eighth of the whole request.
     """
 
-    def __init__(self, inner: App, keys: Keys, data: App, data_paths: frozenset[str]) -> None:
+    def __init__(self, inner: App, access: Access, data: App, data_paths: frozenset[str]) -> None:
         self._inner = inner
-        self._keys = keys
+        self._access = access
         self._data = data
         self._data_paths = data_paths
         # unique across restarts by its random part, within one by counting: cheaper than a UUID for each request
@@ -86,11 +88,12 @@ class Edge:
         """Raises: Unauthenticated, Forbidden."""
         headers = scope["headers"]
         if path.startswith("/admin"):
-            self._keys.admin(bearer(headers))
-            if not self._keys.needed:
+            if path not in SESSION_PATHS:  # these look for themselves
+                admin_comer(self._access, scope["method"], headers)
+            if not self._access.needed:
                 _refuse_other_sites(headers)
-        elif path not in _OPEN_PATHS:
-            self._keys.principal(bearer(headers))
+        elif path not in _OPEN_PATHS and not path.startswith(_OPEN_FOLDER):
+            scope["state"]["principal"] = comer(self._access, scope["method"], headers)
 
 
 def _refuse_other_sites(headers: list[tuple[bytes, bytes]]) -> None:

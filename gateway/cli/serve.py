@@ -30,7 +30,9 @@ _PREFERRED = "default"
 
 @click.command()
 @with_config
-@click.option("--host", metavar="HOST", help="In place of server.host. Anything but loopback needs server.api_keys.")
+@click.option(
+    "--host", metavar="HOST", help="In place of server.host. Anything but loopback needs server.api_keys or [keys]."
+)
 @click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="In place of server.port. 0: any free port.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What stderr is told.")
 @click.option("--pull", "fetch", is_flag=True, help="First fetch the embedded model, where it is wanted and missing.")
@@ -83,7 +85,11 @@ def _hint(config: Config, parts: Gateway, address: str) -> str:
         return f"{first}\n{lacking}: run `roundhouse pull`, or put a GGUF file into {folder}; then start anew"
     name = next((_PREFERRED for model in usable if _PREFERRED in (model.name, *model.aliases)), usable[0].name)
     body = json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello!"}]}, ensure_ascii=False)
-    key = ' -H "Authorization: Bearer $ROUNDHOUSE_KEY"' if config.server.api_keys or config.server.admin_keys else ""
+    key = (
+        ' -H "Authorization: Bearer $ROUNDHOUSE_KEY"'
+        if config.server.api_keys or config.server.admin_keys or config.keys
+        else ""
+    )
     asked = f"curl {base}/chat/completions -H 'content-type: application/json'{key} -d {shlex.quote(body)}"
     return f"{first}\nTry: {asked}"
 

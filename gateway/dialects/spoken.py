@@ -62,7 +62,14 @@ def _named(event: Mapping[str, object]) -> bytes:
 def _failure(error: Mapping[str, object]) -> tuple[Mapping[str, object], Mapping[str, object]]:
     """Two events, since some clients know the one (OpenAI's), some the other only (Codex)."""
     told = {"code": error.get("code"), "message": error.get("message")}
-    failed: dict[str, object] = {"id": "", "object": "response", "created_at": 0, "status": "failed", "error": told, "output": []}
+    failed: dict[str, object] = {
+        "id": "",
+        "object": "response",
+        "created_at": 0,
+        "status": "failed",
+        "error": told,
+        "output": [],
+    }
     return (
         {"code": None, "param": None, **error, "type": "error"},  # flat, as the schema of this event has it
         {"type": "response.failed", "response": failed},
