@@ -89,6 +89,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_upload_bytes: Annotated[int, SIZE_FORM] = 512 * 1024**2
     # None ("auto"): look for Ollama, LM Studio and others on this machine, and for keys, only when there is no configuration file
     discover: Annotated[bool | None, AUTO_FLAG] = None
+    log: Annotated[str, choice("console", "json")] = "console"  # for people; programs that collect logs want json
     # Empty here; `load` always puts an absolute path: the key, the environment, or the XDG base directory.
     models_dir: Annotated[Path, TEXT] = Path()
     state_dir: Annotated[Path, TEXT] = Path()

@@ -19,13 +19,22 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler
 
 from config.schema import Config, ModelConfig
+from gateway import __version__
 from gateway.api.activity import activity_routes
 from gateway.api.admin import admin_routes
 from gateway.api.dashboard import FOLDER, dashboard_routes, files_in
 from gateway.api.data import DataRoutes
 from gateway.api.edge import App, Edge
 from gateway.api.errors import spoken_at, tell, tell_http
-from gateway.api.health import INDEX, count_happenings, health_routes, provider_series, residency_gauges
+from gateway.api.health import (
+    INDEX,
+    build_info,
+    count_happenings,
+    health_routes,
+    ledger_series,
+    provider_series,
+    residency_gauges,
+)
 from gateway.api.keys import key_routes
 from gateway.api.live import live_routes
 from gateway.api.models import model_routes
@@ -38,7 +47,9 @@ from gateway.api.timeline import timeline_routes
 from gateway.api.usage import usage_routes
 from gateway.dialects.spoken import enveloped
 from gateway.dialects.talk import Stamp
+from gateway.metering.genai import peers_of
 from gateway.metering.metrics import Metrics
+from gateway.metering.otlp import pushing_from_environment
 from gateway.metering.traces import Tracing, from_environment
 from gateway.proxy.pipeline import Pipeline, Upstream
 from gateway.proxy.routes import ROUTES
@@ -175,7 +186,14 @@ async def _build(ground: _Ground, stack: AsyncExitStack) -> Gateway:
     stack.push_async_callback(leftovers.aclose)
     stack.push_async_callback(residency.aclose, DRAIN_S)
     upstreams = assembly.upstreams_of(config, providers, health, clock, random.random)
-    metrics = Metrics(lambda: (*residency_gauges(residency), *provider_series(listings, upstreams, clock)))
+    metrics = Metrics(
+        lambda: (
+            *residency_gauges(residency, metrics.residency),
+            *provider_series(listings, upstreams, clock),
+            *(() if books.ledger is None else ledger_series(books.ledger.state)),
+            build_info(),
+        )
+    )
     timeline = Timeline()
     residency.journal.listeners += [
         partial(count_happenings, metrics),
@@ -185,9 +203,7 @@ async def _build(ground: _Ground, stack: AsyncExitStack) -> Gateway:
     ]
     watch = Watch(residency, assembly.servers_of(providers), listings.nudge)
     sampler = Sampler(residency, config.memory, clock, watch.roots, partial(assembly.with_servers, config))
-    tracing = from_environment(os.environ)
-    if tracing is not None:
-        stack.push_async_callback(asyncio.to_thread, tracing.close)
+    tracing = _tell_collectors(config, metrics, stack)
     books, keeping = await open_books(config, stack)
     _start(stack, [keeping])
     await restored(books.access)
@@ -210,6 +226,17 @@ async def _build(ground: _Ground, stack: AsyncExitStack) -> Gateway:
     _start(stack, [sampler.run(), listings.run(), watch.run(), preload(config, providers, listings, residency)])
     await listings.settle(FIRST_LOOK_S, [name for name, shelf in listings.shelves.items() if shelf.near])
     return Gateway(app, directory, residency, listings, watch, upstreams, metrics, sampler)
+
+
+def _tell_collectors(config: Config, metrics: Metrics, stack: AsyncExitStack) -> Tracing | None:
+    """Spans and metrics to whom the environment names; what is left is handed on at the end."""
+    peers = peers_of(config)
+    tracing = from_environment(os.environ, peers, (config.server.host, config.server.port), __version__)
+    pushing = pushing_from_environment(os.environ, metrics.counts.rows, peers, __version__)
+    for telling in (tracing, pushing):
+        if telling is not None:
+            stack.push_async_callback(asyncio.to_thread, telling.close)
+    return tracing
 
 
 def _start(stack: AsyncExitStack, work: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -69,6 +69,8 @@ PURE = (
     "gateway/access/limits.py",
     "gateway/access/principal.py",
     "gateway/access/tenants.py",
+    "gateway/metering/counts.py",
+    "gateway/metering/genai.py",
     "gateway/access/terms.py",
     "config/presets.py",
     "providers/llama_routes.py",

@@ -20,6 +20,7 @@ from gateway.dialects.ollama_request import is_load_only
 from gateway.dialects.spoken import Spoken
 from gateway.dialects.talk import Stamp
 from gateway.errors import BodyTooLarge, CallerLeft, InvalidRequest, MethodNotAllowed
+from gateway.metering import request_id
 from gateway.metering.metrics import Metrics
 from gateway.metering.traces import Tracing
 from gateway.proxy.client import Client, Receive, Send, Watchman
@@ -77,15 +78,17 @@ class DataRoutes:
         self._progress = progress
         self._silence = Silence(self._keepalive_s, progress)
 
-    async def handle(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    async def handle(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """One exchange, from its header fields to its last byte."""
         route = route_of(scope["path"])
         silence = self._silence if _has_comments(route) else None
         client = Client(self._watchman, receive, send, scope["state"]["fields"], silence, tail_of(route.spoken))
         metrics = self._metrics
         metrics.in_flight += 1
-        started_s = client.last_s
-        record = self._recorder.begin(scope, client, started_s)
+        record = self._recorder.begin(scope, client, client.begun_s)
+        mark = None if self._tracing is None else self._tracing.begin(scope["headers"])
+        if mark is not None:
+            scope["headers"] = mark.onto(scope["headers"])
         try:
             await self._serve(scope, route, receive, client)
         except asyncio.CancelledError:
@@ -99,21 +102,13 @@ class DataRoutes:
         finally:
             client.unwatch()
             metrics.in_flight -= 1
-            now_s = self._watchman.loop.time()
-            seconds = now_s - started_s
-            self._recorder.end(record, now_s)
-            metrics.request(scope["path"], client.status, seconds, left=client.left)
-            if client.usage is not None:
-                metrics.tokens(client.target, client.usage)
-            if self._tracing is not None:
-                self._tracing.request(
-                    scope["headers"],
-                    model=client.asked,
-                    target=client.target,
-                    status=client.status,
-                    seconds=seconds,
-                    left=client.left,
-                )
+            now_s = client.now_s()
+            request_id.end(scope["state"])
+            entry = self._recorder.end(record, now_s)
+            came_s = scope["state"].get("came_s", client.begun_s)
+            metrics.ended(entry, max(0, int((now_s - came_s - client.queued_s - client.apart_s) * 1e6)))
+            if mark is not None and self._tracing is not None:
+                self._tracing.ended(mark, entry, int(client.upstream_s * 1e6))
 
     def _fill_silence(self, call: Call, client: Client) -> None:
         """As the caller wants to hear of a load."""
@@ -138,7 +133,10 @@ class DataRoutes:
         if route.takes is not Takes.JSON and (route.takes is Takes.FORM or is_form(headers)):
             await self._upload(scope, route, principal, receive, client)
             return
-        body = await self._body(headers, receive)
+        try:
+            body = await self._body(headers, receive)
+        finally:
+            client.apart_s += client.now_s() - client.begun_s
         if body is None:
             client.left = True
             return
@@ -171,6 +169,7 @@ class DataRoutes:
         async with Upload(receive, headers, limit_bytes=self._max_upload_bytes) as upload:
             client.heed(upload.leaving)
             fields = await upload.fields()
+            client.apart_s += client.now_s() - client.begun_s
             _refuse_stream(route, fields.stream, scope["path"])
             call = Call(principal, route, scope["query_string"], headers, upload, Peek(fields.model, fields.stream))
             if fields.stream:
@@ -207,7 +206,9 @@ class DataRoutes:
             detail = getattr(error, "detail", "") or str(error)
             log.warning("%s: %s", type(error).__name__, detail, exc_info=error if told.status == 500 else None)
         if isinstance(error, BodyTooLarge) and not client.started:
+            refused_s = client.now_s()
             await _refuse_upload(client, told.status, [*told.headers, (b"connection", b"close")], told.body(), receive)
+            client.apart_s += client.now_s() - refused_s
         elif not client.started:
             await client.answer(told.status, told.headers, told.body())
         elif client.streaming and not client.ended:

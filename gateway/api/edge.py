@@ -16,6 +16,7 @@ from litestar.utils.path import normalize_path
 
 from gateway.access.door import Access
 from gateway.errors import Forbidden
+from gateway.metering import request_id
 from gateway.proxy.client import Receive, Send
 from gateway.proxy.headers import first
 
@@ -56,9 +57,11 @@ class Edge:
             return
         headers = scope["headers"]
         asked = first(headers, b"x-request-id")
-        request_id = asked if asked and _ID.fullmatch(asked) else self._prefix + b"%x" % next(self._numbers)
-        fields = [(b"x-request-id", request_id)]
-        scope.setdefault("state", {})["fields"] = fields
+        number = asked if asked and _ID.fullmatch(asked) else self._prefix + b"%x" % next(self._numbers)
+        fields = [(b"x-request-id", number)]
+        state = scope.setdefault("state", {})
+        state["fields"] = fields
+        request_id.begin(state)  # the data routes say when it is over
         # as the router will read it: what is checked here must be what is served there, also for //admin and /admin/
         path = scope["path"]
         if path not in self._data_paths:
@@ -82,7 +85,10 @@ class Edge:
             )
             await send_with_id({"type": "http.response.body", "body": told.body()})
             return
-        await self._inner(scope, receive, send_with_id)
+        try:
+            await self._inner(scope, receive, send_with_id)
+        finally:
+            request_id.end(state)
 
     def _check(self, path: str, scope: Mapping[str, Any]) -> None:
         """Raises: Unauthenticated, Forbidden."""

@@ -20,7 +20,7 @@ from gateway.serving import PortTaken, run
 from providers.errors import ProviderError
 from providers.fetch import EMBEDDED, FetchError, source_path
 
-from .logs import LEVELS, log_to_stderr
+from .logs import FORMS, LEVELS, log_to_stderr
 from .refusals import BadConfiguration, Failed
 from .settings import configuration, with_config
 from .words import count_text
@@ -35,15 +35,18 @@ _PREFERRED = "default"
 )
 @click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="In place of server.port. 0: any free port.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What stderr is told.")
+@click.option("--log", "form", type=click.Choice(FORMS), envvar="ROUNDHOUSE_LOG", help="In place of server.log.")
 @click.option("--pull", "fetch", is_flag=True, help="First fetch the embedded model, where it is wanted and missing.")
-def serve(config_path: Path | None, host: str | None, port: int | None, log_level: str, fetch: bool) -> None:
+def serve(
+    config_path: Path | None, host: str | None, port: int | None, log_level: str, form: str | None, fetch: bool
+) -> None:
     """Start the gateway and serve until a signal comes.
 
     Without a configuration every GGUF file in the models folder is served on http://127.0.0.1:8080/v1. The first
     SIGTERM or Ctrl-C lets running answers end and stops the engines; a second one ends at once.
     """
     config = configuration(config_path, host=host, port=port)
-    log_to_stderr(log_level)
+    log_to_stderr(log_level, form or config.server.log)
     if fetch:
         _fetch_embedded(config)
 

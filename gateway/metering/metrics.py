@@ -31,7 +31,6 @@ from .counts import (
     Row,
 )
 from .entry import Entry
-from .usage import Usage
 
 # What was cached is part of the prompt, what was reasoned most often part of the completion: they are not to be summed up.
 TOKEN_KINDS = ("prompt", "completion", "cached", "reasoning")
@@ -73,26 +72,8 @@ class Metrics:
         """By route and status."""
         found: Counter[tuple[str, int]] = Counter()
         for row in self.counts.rows():
-            if count := row.requests:
-                found[row.kind.route, row.kind.status] += count
+            found[row.kind.route, row.kind.status] += row.requests
         return found
-
-    # ------------------------------------------------------------ until api/data.py tells entries
-
-    def request(self, route: str, status: int, seconds: float, *, left: bool) -> None:
-        """One request has ended."""
-        row = self.counts.row((route, "", "", status, CALLER_LEFT if left else "", False))
-        row.total.add(int(seconds * US))
-        self.counts.disconnects += left
-
-    def tokens(self, target: str, usage: Usage) -> None:
-        """What one answer of this target took."""
-        row = self.counts.row(("", target, "", 0, "", False))
-        row.prompt.add(usage.prompt)
-        row.completion.add(usage.completion)
-        row.tokens = [row.tokens[0] + usage.cached, row.tokens[1] + usage.reasoning]
-
-    # ------------------------------------------------------------
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format 0.0.4."""

@@ -7,6 +7,7 @@ The watcher for its leaving is started only when an answer is not there at once,
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
@@ -106,7 +107,10 @@ class Client:
         "_told",
         "_watcher",
         "_watchman",
+        "answered_s",
+        "apart_s",
         "asked",
+        "begun_s",
         "bytes_in",
         "bytes_out",
         "code",
@@ -124,6 +128,7 @@ class Client:
         "status",
         "streaming",
         "target",
+        "upstream_s",
         "usage",
     )
 
@@ -157,9 +162,14 @@ class Client:
         self.usage: Usage | None = None  # what the answer took, as far as it was told
         self.kept: Kept | None = None
         self.last_s = self._loop.time()
+        # Seconds of the monotonic clock: the loop's own may have no more than milliseconds (uvloop's has).
+        self.begun_s = time.monotonic()
         self.queued_s = 0.0  # how long it waited for its model, over all attempts
         self.leased_s = 0.0  # when it had it
         self.first_s = 0.0  # when the first byte of the answer itself was handed on
+        self.answered_s = 0.0  # when it was given a whole answer
+        self.upstream_s = 0.0  # how long it was with upstreams, over all attempts
+        self.apart_s = 0.0  # that, and what else was neither ours nor a wait for a model: its body, a provider's place
         self.bytes_in = 0
         self.bytes_out = 0  # of the body
         self.code = ""  # of the error that it was told, or would have been
@@ -171,8 +181,14 @@ class Client:
         self.left = False  # it went away before the end
 
     def now_s(self) -> float:
-        """A reading of the loop's clock."""
-        return self._loop.time()
+        """A reading of the monotonic clock."""
+        return time.monotonic()
+
+    def was_upstream(self, since_s: float) -> None:
+        """From then on it was with an upstream, until it was answered or else until now."""
+        seconds = (self.answered_s or time.monotonic()) - since_s
+        self.upstream_s += seconds
+        self.apart_s += seconds
 
     def keep(self, request: bytes, limit_bytes: int) -> None:
         """From now on the answer is kept beside the request. Nobody else pays for it: it is the sending that changes."""
@@ -238,7 +254,7 @@ class Client:
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer."""
         self.status = status
-        self.first_s = self._loop.time()
+        self.first_s = self.answered_s = time.monotonic()
         self.bytes_out = len(body)
         self.started = self.committed = self.ended = True
         if self._limited:
@@ -273,7 +289,7 @@ class Client:
         self.bytes_out += len(data)
         if not self.committed:
             self.committed = True
-            self.first_s = self.last_s
+            self.first_s = time.monotonic()
         if self._busy is None:
             return self._send({"type": "http.response.body", "body": data, "more_body": True})
         return self._write_after(self._busy, data)

@@ -197,8 +197,10 @@ class Pipeline:
         target = self._order(model, call.route, client.now_s())[0]
         client.target = target.key
         if load:
+            asked_s = client.now_s()
             async with self._residency.lease(target.key, self._patience_s):
-                pass
+                client.leased_s = client.now_s()
+                client.queued_s += client.leased_s - asked_s
 
     async def _resolve_anew(self, name: str) -> Model:
         """A name that is not known is looked for once more. Raises: UnknownModel."""
@@ -393,9 +395,11 @@ def _about(route: Route, way: Route, translation: Translation | None) -> Sequenc
 
 async def _guarded(guard: Guard, send: SendUpstream, request: Request, trip: _Trip, passage: Passage) -> None:
     """Raises: as `Guard.exchange`; UpstreamTimeout: it took longer than total_s."""
-    target, more = trip.target, trip.more
+    target, more, client = trip.target, trip.more, trip.client
+    asked_s = client.now_s()
 
     def through(judge: Judge) -> Awaitable[None]:
+        client.apart_s += client.now_s() - asked_s  # for a place
         return forward(send, request, trip.client, passage, judge)
 
     if guard.total_s is None:

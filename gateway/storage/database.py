@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -30,6 +32,7 @@ _T = TypeVar("_T")
 FILE = "ledger.sqlite3"
 # For a lock of another connection: longer than any transaction of ours, shorter than an end of the gateway may take.
 BUSY_S = 2.0
+_LOOK_AGAIN_S = 0.02
 CONNECT_S = 5
 STATEMENT_S = 30  # a usage query over millions of rows takes some seconds
 UNHEARD_MS = 10_000  # after this long without an answer to what was sent a server is gone
@@ -206,10 +209,23 @@ def _make_private(path: Path) -> None:
 def _tune(connection: Any, _: object) -> None:
     connection.isolation_level = None  # `_begin_sqlite` begins, the driver would begin late and not for every statement
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _until_free(lambda: cursor.execute("PRAGMA journal_mode = WAL"))
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _until_free(step: Callable[[], object]) -> None:
+    """SQLite waits for no other connection that changes the journal's mode, but refuses at once."""
+    deadline_s = time.monotonic() + BUSY_S
+    while True:
+        try:
+            step()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline_s:
+                raise
+        time.sleep(_LOOK_AGAIN_S)  # in a worker thread
 
 
 def _begin_sqlite(connection: Connection) -> None:

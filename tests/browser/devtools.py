@@ -230,9 +230,10 @@ class Tab:
     def until(self, script: str, within_s: float = WITHIN_S) -> Any:
         """The expression's first value that is truthy. Raises: Broken: there was none in time."""
         deadline_s = time.monotonic() + within_s
+        look = f"(async () => {{ const value = await ({script}); return value instanceof Node ? true : value; }})()"
         while True:
             with contextlib.suppress(Broken):  # between two documents
-                if value := self.run(script):
+                if value := self.run(look):
                     return value
             if time.monotonic() > deadline_s:
                 shown = self.run("document.body.innerText.slice(0, 1500)")

@@ -65,6 +65,7 @@ async def test_sums_equal_a_reference(any_url: str, tmp_path: Path) -> None:
     async with ledger(any_url, tmp_path / "spool") as found:
         for each in entries:
             found.add(each)
+        await found.settle()
         groups: list[tuple[By, ...]] = [
             (),
             ("day",),
@@ -135,6 +136,7 @@ async def test_pages_follow_without_a_gap_in_the_activitys_order(any_url: str, t
     async with ledger(any_url, tmp_path / "spool") as found:
         for each in reversed(entries):
             found.add(each)
+        await found.settle()
         seen: list[Entry] = []
         before: tuple[int, str] | None = None
         while page := await found.older(Wanted(before=before), 8):
@@ -166,6 +168,7 @@ async def test_what_is_chosen_is_what_the_activity_would_choose(tmp_path: Path, 
     async with ledger(f"sqlite:///{tmp_path}/kept", tmp_path / "spool") as found:
         for each in entries:
             found.add(each)
+        await found.settle()
         expected = sorted((each for each in entries if wanted.holds(each)), key=place_of, reverse=True)
         assert await found.older(wanted, 1000) == expected
 
@@ -185,6 +188,7 @@ async def test_export_has_all_the_oldest_first(any_url: str, tmp_path: Path) -> 
     async with ledger(any_url, tmp_path / "spool") as found:
         for each in entries:
             found.add(each)
+        await found.settle()
         exported = [each async for each in found.export(Query(key="key_1"))]
         expected = [each for each in entries if each.key_id == "key_1"]
         assert [each.at_us for each in exported] == sorted(each.at_us for each in expected)
