@@ -84,11 +84,12 @@
     for (const node of all("body *")) {
       const rule = MUST_HAVE[role(node)];
       if (!rule || !isTold(node) || node.localName === "datalist") continue;
-      if (!nameOf(node, FROM_CONTENT.has(role(node)))) wrong(rule, node, `the ${role(node)} has no name`);
+      const only = rule === "label" && (node.placeholder || node.title); // said below
+      if (!only && !nameOf(node, FROM_CONTENT.has(role(node)))) wrong(rule, node, `the ${role(node)} has no name`);
     }
     for (const node of all("input:not([type=hidden]), select, textarea")) {
       if (!isTold(node) || named(node) || node.labels?.length || ["submit", "button", "reset"].includes(node.type)) continue;
-      wrong("label-title-only", node, "a placeholder or title is no label");
+      if (node.placeholder || node.title) wrong("label-title-only", node, "a placeholder or title is no label");
     }
     for (const node of all("label")) {
       if (isShown(node) && !node.control) wrong("label", node, "the label belongs to no field");
@@ -336,7 +337,7 @@
         continue;
       }
       const stops = style.backgroundImage === "none" ? [] : (style.backgroundImage.match(/(rgba?|color|oklab|oklch|lab|lch)\([^()]*\)/g) ?? []);
-      if (stops.length > 0) layers.push([[0, 0, 0, 0], ...stops.map(colour)]);
+      if (stops.length > 0) layers.push(stops.map(colour));
       layers.push([colour(style.backgroundColor)]);
       if (colour(style.backgroundColor)[3] === 1) break;
     }

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - markup
 """The accessibility check itself: it finds nothing in a good page, and in a bad one exactly what is bad."""
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ GOOD = """
   <div style="height: 40px; overflow: auto" tabindex="0" role="region" aria-label="Long"><p style="height: 90px">Long</p></div>
   <p class="dark">On dark</p> <p style="color: #fff; background: linear-gradient(#222, #444)">Shaded</p> <button disabled style="color: #ddd">Not now</button>
   <svg role="img" aria-label="A curve"><rect width="60" height="30" fill="#222"></rect><text x="5" y="20" fill="#eee">On it</text></svg>
-"""  # noqa: E501 - markup
+"""
 BAD = {
     "button-name": "<button></button>",
     "link-name": "<a href='#main'><img src='data:,' alt=''></a>",
@@ -37,7 +38,7 @@ BAD = {
     "page-has-heading-one": "<h1>Another</h1>",
     "label-content-name-mismatch": "<button aria-label='Load alpha'>Fetch</button>",
     "landmark-unique": "<nav aria-label='Pages'>Same name</nav>",
-    "landmark-one-main": "<script>document.querySelector('main').outerHTML = document.querySelector('main').innerHTML</script>",
+    "landmark-one-main region": "<script>document.querySelector('main').setAttribute('role', 'group')</script>",
     "region": "<script>document.body.append('Outside')</script>",
     "duplicate-id": "<i id='b'></i>",
     "tabindex": "<p tabindex='3'>x</p>",
@@ -95,8 +96,8 @@ def test_a_good_page_is_good(browser: Browser) -> None:
 
 @pytest.mark.parametrize("rule", BAD)
 def test_a_fault_is_found(browser: Browser, rule: str) -> None:
-    """It alone."""
-    assert {one.partition(":")[0] for one in found(browser, GOOD + BAD[rule])} == {rule}
+    """And nothing else."""
+    assert {one.partition(":")[0] for one in found(browser, GOOD + BAD[rule])} == set(rule.split())
 
 
 @pytest.mark.parametrize("body", FAINT)

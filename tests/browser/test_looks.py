@@ -1,4 +1,4 @@
-"""Every page, wide and narrow, light and dark: readable for everybody, nothing beside the screen, and nothing goes wrong (devtools.py)."""
+"""Every page, wide and narrow, light and dark: readable for everybody, and not wider than the screen."""
 
 from __future__ import annotations
 

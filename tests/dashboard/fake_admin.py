@@ -29,6 +29,11 @@ CSP = (
     "form-action 'none'; frame-ancestors 'none'"
 )
 COOKIE = "rh_session=open"
+_ANSWER = (
+    "They ask what a roundhouse is, and I should be short. A roundhouse is a building in which engines stand side by side around "
+    "a turntable. There are more engines than stalls, so those that are needed are brought in and those that are not are sent "
+    "out; the turntable moves one at a time. Whoever keeps it decides which of them stays warm."
+)
 Answer = tuple[int, Json | list[object] | bytes | AsyncIterator[bytes] | None, dict[str, str]]
 
 
@@ -268,9 +273,9 @@ class Admin:
 
     async def _chat(self, said: Json) -> AsyncIterator[bytes]:
         """A streamed answer: some reasoning, then words, one every 30 ms."""
-        words = f"You said {len(str(said.get('messages')))} characters to {said.get('model')}. ".split() * 12
+        words = _ANSWER.split()
         for number, word in enumerate(words):
-            delta = {"reasoning_content" if number < 8 else "content": f"{word} "}
+            delta = {"reasoning_content" if number < 12 else "content": f"{word} "}
             yield _chunk(said, {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
             await asyncio.sleep(0.03)
         yield _chunk(said, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
