@@ -156,7 +156,7 @@ class Pipeline:
         try:
             model = resolve(self._catalog(), call.seen.model)
         except UnknownModel:
-            model = await self._resolve_anew(call.seen.model)
+            model = await self._look_anew(call.seen.model)
         targets = self._order(model, call.route, client.now_s())
         policy = self._policies.get(model.name) if self._policies else None
         last = len(targets) - 1
@@ -173,20 +173,20 @@ class Pipeline:
         """Returns when the model is in memory (or needs none of ours), without `load` when it is known; raises as `serve`."""
         client.asked = call.seen.model
         client.watch(stream=False)
-        model = await self._resolve_anew(call.seen.model)
+        try:
+            model = resolve(self._catalog(), call.seen.model)
+        except UnknownModel:
+            model = await self._look_anew(call.seen.model)
         target = self._order(model, call.route, client.now_s())[0]
         client.target = target.key
         if load:
             async with self._residency.lease(target.key, self._patience_s):
                 pass
 
-    async def _resolve_anew(self, name: str) -> Model:
-        """A name that is not known is looked for once more. Raises: UnknownModel."""
-        try:
-            return resolve(self._catalog(), name)
-        except UnknownModel:
-            await self._look_again()
-            return resolve(self._catalog(), name)
+    async def _look_anew(self, name: str) -> Model:
+        """A name that was not known is looked for once more. Raises: UnknownModel."""
+        await self._look_again()
+        return resolve(self._catalog(), name)
 
     def _order(self, model: Model, route: Route, now_s: float) -> Sequence[Target]:
         """The targets that serve this route, the one to be tried first first. Raises: RouteNotServed: there is none."""

@@ -73,10 +73,12 @@ _LAST_LINE = re.compile(rb'"done": ?true, ?"(?:done_reason|context|total_duratio
 _LINES_ENDED = re.compile(rb'"done": ?true(?:, ?"[a-z_]+": ?(?:"[a-z]*"|\d+|\[[\d, ]*\]))*\}\s*$')
 
 
-class ResponsesTail(Tail):
-    """Of OpenAI's Responses: the last event holds the whole answer, so its name is looked for as it passes."""
+class _SeenTail(Tail):
+    """Of streams whose last word may stand farther from the end than is remembered: it is looked for as it passes."""
 
     __slots__ = ("_said",)
+
+    word: re.Pattern[bytes]
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,10 +86,18 @@ class ResponsesTail(Tail):
 
     def add(self, data: bytes) -> None:
         if not self._said and (
-            _RESPONSE_ENDED.search(data) or _RESPONSE_ENDED.search(self._end[-_JOINT_BYTES:] + data[:_JOINT_BYTES])
+            self.word.search(data) or self.word.search(self._end[-_JOINT_BYTES:] + data[:_JOINT_BYTES])
         ):
             self._said = True
         super().add(data)
+
+
+class ResponsesTail(_SeenTail):
+    """Of OpenAI's Responses: the last event holds the whole answer."""
+
+    __slots__ = ()
+
+    word = _RESPONSE_ENDED
 
     @property
     def done(self) -> bool:
@@ -104,21 +114,12 @@ class EndlessTail(Tail):
         return self.between_events
 
 
-class LinesTail(Tail):
-    """Of Ollama's streams: a JSON object on each line. The last may be long, so its word is looked for as it passes."""
+class LinesTail(_SeenTail):
+    """Of Ollama's streams: a JSON object on each line; the last may be long."""
 
-    __slots__ = ("_said",)
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._said = False
-
-    def add(self, data: bytes) -> None:
-        if not self._said and (
-            _LAST_LINE.search(data) or _LAST_LINE.search(self._end[-_JOINT_BYTES:] + data[:_JOINT_BYTES])
-        ):
-            self._said = True
-        super().add(data)
+    word = _LAST_LINE
 
     @property
     def between_events(self) -> bool:

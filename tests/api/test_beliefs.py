@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.test_hostile import CHAT_ONLY, MESSAGES, RESPONSES, messages, one
+from tests.api.test_hostile import CHAT_ONLY, MESSAGES, RESPONSES, messages
 from tests.api.test_translation import only
+from tests.api.upstreams import one
 from tests.fakes.running import CHAT, Caller, ask, chat, running
 from tests.fakes.upstream import HOLD, Exchange, FakeUpstream, speak_openai
 

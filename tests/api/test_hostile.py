@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.api.upstreams import one
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.running import CHAT, Caller, Running, ask, chat, running
 from tests.fakes.upstream import CUT, HOLD, Exchange, FakeUpstream, speak_openai
@@ -27,22 +26,6 @@ PIECE = b'data: {"id":"1","model":"m","choices":[{"index":0,"delta":{"content":"
 def chunk(data: bytes) -> bytes:
     """In HTTP's chunked coding."""
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-@asynccontextmanager
-async def one(folder: Path, more: str = "", before: str = "") -> AsyncGenerator[tuple[Running, FakeUpstream]]:
-    """A gateway and its one upstream."""
-    async with FakeUpstream() as upstream:
-        toml = f"""
-        {before}
-        [providers.up]
-        kind = "openai"
-        base_url = "{upstream.base_url}"
-        models = ["m"]
-        {more}
-        """
-        async with running(folder, toml) as gateway:
-            yield gateway, upstream
 
 
 def counted(gateway: Running) -> dict[str, int]:

@@ -6,7 +6,8 @@ import asyncio
 import json
 from pathlib import Path
 
-from tests.api.test_hostile import CHAT_ONLY, HEAD, HI, MESSAGES, PIECE, messages, one
+from tests.api.test_hostile import CHAT_ONLY, HEAD, HI, MESSAGES, PIECE, messages
+from tests.api.upstreams import one
 from tests.fakes.running import Caller, ask
 from tests.fakes.upstream import CUT
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from gateway.routing.health import Outcome
-from tests.api.test_hostile import CHAT_ONLY, CHUNKED, PIECE, chunk, messages, one
+from tests.api.test_hostile import CHAT_ONLY, CHUNKED, PIECE, chunk, messages
 from tests.api.test_translation import only
+from tests.api.upstreams import one
 from tests.fakes.processes import ENGINE
 from tests.fakes.running import CHAT, Caller, ask, chat, running
 from tests.fakes.upstream import HOLD, Exchange, speak_openai

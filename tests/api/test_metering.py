@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.running import CHAT, Running, ask, chat, running
-from tests.fakes.upstream import Exchange, FakeUpstream, speak_openai
+from tests.api.upstreams import one
+from tests.fakes.running import CHAT, Running, ask, chat
+from tests.fakes.upstream import Exchange, speak_openai
 
 OPTION = {"include_usage": True}
-
-
-@asynccontextmanager
-async def metered(folder: Path, more: str = "") -> AsyncGenerator[tuple[Running, FakeUpstream]]:
-    """A gateway and its one upstream."""
-    async with FakeUpstream() as upstream:
-        toml = f"""
-        [providers.up]
-        kind = "openai"
-        base_url = "{upstream.base_url}"
-        models = ["m"]
-        {more}
-        """
-        async with running(folder, toml) as gateway:
-            yield gateway, upstream
 
 
 def counted(gateway: Running) -> dict[str, int]:
@@ -43,14 +27,14 @@ def counted(gateway: Running) -> dict[str, int]:
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 async def test_tokens_are_counted(tmp_path: Path, *, stream: bool) -> None:
     """By target and kind."""
-    async with metered(tmp_path) as (gateway, _):
+    async with one(tmp_path) as (gateway, _):
         await ask(gateway.port, "POST", CHAT, chat("m", stream=stream))
         assert counted(gateway) == {"prompt": 7, "completion": 3}
 
 
 async def test_usage_that_only_we_asked_for_stays_ours(tmp_path: Path) -> None:
     """The upstream is asked, the caller's stream is what it would have been."""
-    async with metered(tmp_path) as (gateway, upstream):
+    async with one(tmp_path) as (gateway, upstream):
         answer = await ask(gateway.port, "POST", CHAT, chat("m", stream=True))
         assert upstream.requests[-1].json()["stream_options"] == OPTION
         assert b"usage" not in answer.body
@@ -60,7 +44,7 @@ async def test_usage_that_only_we_asked_for_stays_ours(tmp_path: Path) -> None:
 
 async def test_usage_that_the_caller_asked_for_is_handed_on(tmp_path: Path) -> None:
     """Its body goes on unchanged."""
-    async with metered(tmp_path) as (gateway, upstream):
+    async with one(tmp_path) as (gateway, upstream):
         body = chat("m", stream=True, stream_options=OPTION)
         answer = await ask(gateway.port, "POST", CHAT, body)
         assert upstream.requests[-1].body == body
@@ -70,7 +54,7 @@ async def test_usage_that_the_caller_asked_for_is_handed_on(tmp_path: Path) -> N
 
 async def test_other_stream_options_stay(tmp_path: Path) -> None:
     """Only the one word in them changes."""
-    async with metered(tmp_path) as (gateway, upstream):
+    async with one(tmp_path) as (gateway, upstream):
         options = {"include_obfuscation": False, "include_usage": False}
         await ask(gateway.port, "POST", CHAT, chat("m", stream=True, stream_options=options))
         assert upstream.requests[-1].json()["stream_options"] == {**options, **OPTION}
@@ -86,7 +70,7 @@ async def test_an_upstream_that_refuses_the_option_is_asked_without(tmp_path: Pa
         else:
             await speak_openai(exchange)
 
-    async with metered(tmp_path) as (gateway, upstream):
+    async with one(tmp_path) as (gateway, upstream):
         upstream.script(picky)
         for _ in range(2):
             answer = await ask(gateway.port, "POST", CHAT, chat("m", stream=True))
@@ -99,7 +83,7 @@ async def test_an_upstream_that_refuses_the_option_is_asked_without(tmp_path: Pa
 
 async def test_it_can_be_switched_off(tmp_path: Path) -> None:
     """For one upstream; plain answers and those that tell unasked are counted all the same."""
-    async with metered(tmp_path, "stream_usage = false") as (gateway, upstream):
+    async with one(tmp_path, "stream_usage = false") as (gateway, upstream):
         body = chat("m", stream=True)
         await ask(gateway.port, "POST", CHAT, body)
         assert upstream.requests[-1].body == body
