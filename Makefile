@@ -6,6 +6,7 @@
 #   make check      formatting, lint, types
 #   make simulate   the residency simulation at length
 #   make bench      the data path beside nginx, in one run
+#   make screenshots  the dashboard's pictures for the documentation, made anew with Chromium
 #   make setup      only set up; `make lock` writes the lock files anew
 
 VENV := .venv
@@ -21,10 +22,10 @@ NODE_PACKAGES := $(if $(shell command -v npm),tests/clients/node_modules/.packag
 OF_OPENAI2 := $(wildcard tests/clients/test_openai_*.py) tests/clients/test_llama_index.py tests/clients/test_instructor.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test clients check fix simulate bench bench-peers lock model clean
+.PHONY: help setup serve test clients check fix simulate bench bench-peers screenshots lock model clean
 
 help:
-	@sed -n '3,10s/^# \{0,1\}//p' Makefile
+	@sed -n '3,11s/^# \{0,1\}//p' Makefile
 
 setup: $(VENV)/.runtime
 
@@ -59,6 +60,9 @@ bench: $(VENV)/.dev
 # other gateways, each in an environment of its own
 bench-peers: $(VENV)/.dev
 	@$(MAKE) -C bench peers
+
+screenshots: $(VENV)/.dev
+	$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 # universal: the same lock for every platform and Python; without any index address
 lock: $(VENV)/.dev

@@ -6,6 +6,7 @@ for both. Sizes become whole bytes, durations seconds, prices exact decimals, `"
 
 from __future__ import annotations
 
+import calendar
 import json
 import math
 import re
@@ -163,6 +164,62 @@ def _amount(value: object) -> Decimal:
     if not amount.is_finite() or amount < 0 or abs(amount.adjusted()) > _AMOUNT_DIGITS:
         raise Mismatch
     return amount
+
+
+def read_moment(value: object) -> float:
+    """Seconds since the epoch of an ISO date (the end of that day) or date-time, UTC where it names no zone. Raises: Mismatch.
+
+    TOML's own dates and times, which tomllib has as objects, say themselves in this form, too.
+    """
+    said = getattr(value, "isoformat", None)
+    match = _MOMENT.fullmatch(value.strip() if isinstance(value, str) else said() if said is not None else "")
+    if match is None:
+        raise Mismatch
+    year, month, day = (int(match[name]) for name in ("year", "month", "day"))
+    if not (year >= 1 and 1 <= month <= 12 and 1 <= day <= calendar.monthrange(year, month)[1]):
+        raise Mismatch
+    midnight_s = calendar.timegm((year, month, day, 0, 0, 0))
+    if match["hour"] is None:
+        return float(midnight_s + _DAY_S)
+    hour, minute, second = int(match["hour"]), int(match["minute"]), float(match["second"] or 0)
+    ahead_h, ahead_m = int(match["ahead_h"] or 0), int(match["ahead_m"] or 0)
+    if hour > 23 or minute > 59 or second >= 60 or ahead_h > 23 or ahead_m > 59:
+        raise Mismatch
+    ahead_s = (ahead_h * 3600 + ahead_m * 60) * (-1 if match["sign"] == "-" else 1)
+    return midnight_s + hour * 3600 + minute * 60 + second - ahead_s
+
+
+def is_tenant_id(text: str) -> bool:
+    """Whether a tenant may be called so."""
+    return _TENANT_ID.fullmatch(text) is not None
+
+
+def _tenant(value: object) -> str:
+    text = _text(value)
+    if text and not is_tenant_id(text):
+        raise Mismatch
+    return text
+
+
+def _tenants(value: object) -> tuple[str, ...]:
+    names = _strings(value)
+    for index, name in enumerate(names):
+        if name != ANY_TENANT and not is_tenant_id(name):
+            raise Mismatch(f'{_TENANT_WORDS}, or "{ANY_TENANT}"', index)
+    return names
+
+
+def _database_url(value: object) -> Secret:
+    text = _text(value)
+    if not is_database_url(text):
+        raise Mismatch
+    return Secret(text)
+
+
+def is_database_url(text: str) -> bool:
+    """Whether it names a database of a kind that we can keep our tables in."""
+    scheme, colon, rest = text.partition("://")
+    return bool(colon and rest) and scheme in _DATABASES and not any(c.isspace() or c == "\0" for c in text)
 
 
 def _prices(value: object) -> dict[str, dict[str, Decimal]]:
@@ -350,6 +407,17 @@ _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)  # RFC 9110 �
 _FIELDS_OF_OURS = frozenset(("host", "content-length", "transfer-encoding", "connection", "authorization", "x-api-key"))
 _PARAMETERS_OF_OURS = frozenset(("model", "stream"))  # they decide the request's way before these tables are looked at
 _PARAMETER_WORDS = "a parameter's name, and neither model nor stream"
+_MOMENT = re.compile(
+    r"(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)"
+    r"(?:[Tt ](?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d(?:\.\d{1,9})?))?"
+    r"(?:[Zz]|(?P<sign>[+-])(?P<ahead_h>\d\d):(?P<ahead_m>\d\d))?)?",
+    re.ASCII,
+)  # RFC 3339, and ISO 8601 without seconds or zone
+_DAY_S = 86_400
+_TENANT_ID = re.compile(r"[a-z0-9-]{3,50}", re.ASCII)
+_TENANT_WORDS = "a tenant's id: 3 to 50 of a-z, 0-9 and -"
+_DATABASES = ("postgresql", "postgres", "sqlite")
+ANY_TENANT = "*"
 _SIZE_WORDS = 'a size such as "16GiB", "500MB" or bytes'
 TEXT = Form(expected="a string", read=_text)
 PLAIN = Form(expected="a non-empty string", read=_plain)
@@ -364,6 +432,11 @@ ENVIRONMENT = Form(expected="a table of strings", read=_environment, secret=True
 HEADERS = Form(expected="a table of strings", read=_headers, secret=True, withheld=True)
 PROXY = Form(expected='"auto", "none" or an http:// address', read=_proxy, secret=True, withheld=True)
 AMOUNT = Form(expected=_AMOUNT_WORDS, read=_amount)
+BUDGET = Form(expected='USD ≥ 0, exact: "12.50"', read=_amount)
+MOMENT = Form(expected='a date "2027-01-31" (its end, UTC) or a date-time "2027-01-31T12:00:00Z"', read=read_moment)
+TENANT = Form(expected=_TENANT_WORDS, read=_tenant)
+TENANTS = Form(expected=f'a list of tenants\' ids, or ["{ANY_TENANT}"]', read=_tenants)
+DATABASE_URL = Form(expected="postgresql://… or sqlite:///PATH", read=_database_url, secret=True, withheld=True)
 PRICES = Form(expected="a table: model = { prompt = …, completion = … }, in USD per token", read=_prices)
 URL = Form(expected="an http:// or https:// address without user, query or fragment (keys go into api_key)", read=_url)
 URL_PATH = Form(expected="a path that begins with '/'", read=_url_path)

@@ -18,18 +18,22 @@ from typing import TypeVar, cast, get_type_hints
 import msgspec
 from msgspec.structs import replace
 
-from config.forms import Form, Mismatch, Secret, split_command
+from config.forms import Form, Mismatch, Secret, is_database_url, split_command
+from config.keys import complaint
 from config.presets import candidates, is_loopback, key_from, preset_of, proxy_from
 from config.schema import (
     ENGINE_KINDS,
     LOCAL,
     ONLY_FOR,
     Config,
+    KeyConfig,
+    LedgerConfig,
     Memory,
     ModelConfig,
     ProviderConfig,
     ResidencyConfig,
     Server,
+    TenantConfig,
     split_target,
 )
 
@@ -39,6 +43,7 @@ PLACEHOLDERS = frozenset({"port", "source", "alias", "context", "slots", "device
 ENGINE_KEYS = ("source", "context", "slots", "device", "command", "args", "memory")
 # … and without an engine of ours in the route they mean nothing: a server, or an API, decides for itself.
 _STARTED_ONLY = ("source", "context", "slots", "threads", "device", "command", "args")
+TABLES = ("server", "memory", "residency", "providers", "models", "keys", "tenants", "ledger")
 NAME_CHARS_MAX = 256  # the longest names in use (registry paths with a digest) are below 150
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^{}]*)\}?")
@@ -97,6 +102,8 @@ def load(path: Path | None, environ: Mapping[str, str], *, host: str | None = No
         raw["server"] = {**cast("dict[str, object]", raw.get("server", {})), **overrides}
     reader = _Reader(path or _NO_FILE, environ)
     config = replace(reader.config(raw), path=path, secret_env=frozenset(reader.secret_env))
+    commanded = {f"server.{key}": "command line" for key in overrides}
+    config = replace(config, sources=reader.sources | commanded)
     return _Finish(config, raw, environ).finished()
 
 
@@ -152,15 +159,20 @@ class _Reader:
         self._file = file
         self._environ = environ
         self.secret_env: set[str] = set()
+        self.sources: dict[str, str] = {}  # as `Config.sources`
+        self._source = ""
 
     def config(self, raw: dict[str, object]) -> Config:
-        self._known((), raw, ("server", "memory", "residency", "providers", "models"))
+        self._known((), raw, TABLES)
         return Config(
             server=self._table(("server",), raw.get("server", {}), Server),
             memory=self._table(("memory",), raw.get("memory", {}), Memory),
             residency=self._table(("residency",), raw.get("residency", {}), ResidencyConfig),
             providers=self._tables("providers", raw.get("providers", {}), ProviderConfig),
             models=self._tables("models", raw.get("models", {}), ModelConfig),
+            keys=self._tables("keys", raw.get("keys", {}), KeyConfig),
+            tenants=self._tables("tenants", raw.get("tenants", {}), TenantConfig),
+            ledger=self._table(("ledger",), raw.get("ledger", {}), LedgerConfig),
         )
 
     def _tables(self, key: str, raw: object, table: type[_Table]) -> dict[str, _Table]:
@@ -189,9 +201,12 @@ class _Reader:
         return table(**{name: self._value((*key, name), value, known[name]) for name, value in values.items()})
 
     def _value(self, key: tuple[str, ...], raw: object, form: Form) -> object:
+        self._source = "file"
         try:
             written: object = split_command(raw) if form.argv and isinstance(raw, str) else raw
-            return form.read(self._expanded(key, written, form))
+            value = form.read(self._expanded(key, written, form))
+            self.sources[dotted(*key)] = self._source
+            return value
         except Mismatch as wrong:
             part, shown = wrong.part, raw
             if isinstance(part, int) and isinstance(raw, list):
@@ -228,6 +243,7 @@ class _Reader:
             )
         if form.withheld:
             self.secret_env.add(name)
+        self._source = "environment"
         return self._environ[name]
 
 
@@ -272,6 +288,7 @@ class _Finish:
     def finished(self) -> Config:
         server = self._server(self._config.server)
         self._check_names()
+        self._check_keys()
         self._check_providers()
         routed = {
             name: replace(model, targets=model.targets or (f"{LOCAL}/{name}",))
@@ -289,6 +306,7 @@ class _Finish:
             providers=self._providers,
             models=models,
             engines=engines,
+            ledger=self._ledger(self._config.ledger),
             secret_env=self._config.secret_env | self.secret_env,
             discovered=frozenset(self._discovered),
         )
@@ -296,9 +314,10 @@ class _Finish:
     # folders and the address
 
     def _server(self, server: Server) -> Server:
-        if not server.api_keys and not is_loopback(server.host):
+        if not server.api_keys and not self._config.keys and not is_loopback(server.host):
             wanted = (
-                'api_keys to be set (api_keys = ["${ROUNDHOUSE_KEY}"]) for any host but 127.0.0.1, ::1 or localhost'
+                'api_keys to be set (api_keys = ["${ROUNDHOUSE_KEY}"]), or [keys.NAME], for any host but 127.0.0.1, '
+                "::1 or localhost"
             )
             raise ConfigError(self._file, "server.host", wanted, f"{_shown(server.host)} without api_keys")
         data = self._base("XDG_DATA_HOME", ".local/share") / "roundhouse" / "models"
@@ -324,7 +343,15 @@ class _Finish:
     def _from_home(self, text: str) -> Path:
         return self._home / text[2:] if text == "~" or text.startswith("~/") else Path(text)
 
-    # names and providers
+    def _ledger(self, ledger: LedgerConfig) -> LedgerConfig:
+        url = self._environ.get("DATABASE_URL", "").strip()
+        # it may be another program's: one of a kind that we do not speak is left alone
+        if ledger.url is not None or not ledger.enabled or not is_database_url(url):
+            return ledger
+        self.secret_env.add("DATABASE_URL")
+        return replace(ledger, url=Secret(url))
+
+    # names, keys and providers
 
     def _check_names(self) -> None:
         taken: dict[str, str] = {}
@@ -339,6 +366,14 @@ class _Finish:
                     wanted = f"a name nobody else has ({taken[word]} has it)"
                     raise ConfigError(self._file, key, wanted, _shown(word))
                 taken[word] = key
+
+    def _check_keys(self) -> None:
+        for name in self._config.keys:
+            if not _is_name(name):
+                wanted = f"a name of 1 to {NAME_CHARS_MAX} printable characters, no blanks at its ends"
+                raise ConfigError(self._file, dotted("keys", name), wanted, _shown(name))
+        if (wrong := complaint(self._config)) is not None:
+            raise ConfigError(self._file, dotted(*wrong.key), wrong.expected, wrong.got)
 
     def _check_providers(self) -> None:
         for name, provider in self._providers.items():

@@ -16,6 +16,8 @@ from .forms import (
     AMOUNT,
     ARGV,
     AUTO_FLAG,
+    BUDGET,
+    DATABASE_URL,
     DEVICE,
     DEVICE_SIZES,
     ENVIRONMENT,
@@ -23,6 +25,7 @@ from .forms import (
     FOOTPRINT,
     HEADERS,
     LIMIT,
+    MOMENT,
     NEVER,
     NEVER_LIMIT,
     NEVER_OK,
@@ -35,6 +38,8 @@ from .forms import (
     SECRETS,
     SIZE_FORM,
     STRINGS,
+    TENANT,
+    TENANTS,
     TEXT,
     URL,
     URL_PATH,
@@ -84,6 +89,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_upload_bytes: Annotated[int, SIZE_FORM] = 512 * 1024**2
     # None ("auto"): look for Ollama, LM Studio and others on this machine, and for keys, only when there is no configuration file
     discover: Annotated[bool | None, AUTO_FLAG] = None
+    log: Annotated[str, choice("console", "json")] = "console"  # for people; programs that collect logs want json
     # Empty here; `load` always puts an absolute path: the key, the environment, or the XDG base directory.
     models_dir: Annotated[Path, TEXT] = Path()
     state_dir: Annotated[Path, TEXT] = Path()
@@ -173,6 +179,45 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     system_prompt: Annotated[str, TEXT] = ""  # before the caller's own
 
 
+class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What [keys.NAME] and [tenants.NAME] have in common: how much may be used, and of which models. Nothing: all there is."""
+
+    models: Annotated[tuple[str, ...], STRINGS] = ()  # patterns of public names, "*" and "?"; none: all
+    rpm: Annotated[int, whole(0)] = 0  # requests in any 60 s; 0: no limit
+    tpm: Annotated[int, whole(0)] = 0  # tokens in any 60 s, prompt and answer together; 0: no limit
+    concurrent: Annotated[int, whole(0)] = 0  # requests at once; 0: no limit
+    budget_usd_day: Annotated[Decimal | None, BUDGET] = None  # per UTC day
+    budget_usd_month: Annotated[Decimal | None, BUDGET] = None  # per calendar month, UTC
+
+
+class KeyConfig(LimitsConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[keys.NAME]: a key with a name, and what it may. Where there is one, nobody comes in without a key."""
+
+    key: Annotated[Secret, SECRET]
+    admin: Annotated[bool, FLAG] = False  # a key with limits that could lift them itself would have none
+    tenant: Annotated[str, TENANT] = ""  # to whom all of its use belongs
+    tenants: Annotated[tuple[str, ...], TENANTS] = ()  # whom it has to name in X-Tenant-ID; "*": any
+    expires: Annotated[float | None, MOMENT] = None  # seconds since the epoch
+    capture: Annotated[bool, FLAG] = False  # what people write is nobody's business unless the operator says so
+
+
+class TenantConfig(LimitsConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[tenants.NAME]: to whom use belongs; its limits hold for all of its keys together."""
+
+    display_name: Annotated[str, TEXT] = ""
+
+
+class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[ledger]: what is kept of every request, and where."""
+
+    enabled: Annotated[bool, FLAG] = True
+    # None: $DATABASE_URL where it names a database of a kind we know, else SQLite in state_dir; may hold a password
+    url: Annotated[Secret | None, DATABASE_URL] = None
+    retention_days: Annotated[int, whole(0)] = 90  # 0: for ever; a quarter's bill can still be explained
+    buffer_rows: Annotated[int, whole(1)] = 20_000  # held while the database is away: about 20 MB
+    capture_max_bytes: Annotated[int, SIZE_FORM] = 64 * 1024  # of each body, where a key's bodies are kept at all
+
+
 def _local_provider() -> dict[str, ProviderConfig]:
     return {LOCAL: ProviderConfig(kind="llama_cpp")}
 
@@ -185,6 +230,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     residency: ResidencyConfig = ResidencyConfig()
     providers: Mapping[str, ProviderConfig] = msgspec.field(default_factory=_local_provider)  # "local" is always there
     models: Mapping[str, ModelConfig] = {}
+    keys: Mapping[str, KeyConfig] = {}
+    tenants: Mapping[str, TenantConfig] = {}
+    ledger: LedgerConfig = LedgerConfig()
 
     path: Path | None = None  # the file it came from; None: built-in defaults
     # Target of an engine kind → the name of the model whose keys define that engine.
@@ -193,6 +241,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     secret_env: frozenset[str] = frozenset()
     # Providers that nobody wrote down: looked for, and shown only once they have answered.
     discovered: frozenset[str] = frozenset()
+    # Key as TOML writes it → where its value was written: file | environment (a variable in the file) | command line.
+    sources: Mapping[str, str] = {}
 
 
 def split_target(target: str) -> tuple[str, str]:

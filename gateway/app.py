@@ -19,27 +19,48 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler
 
 from config.schema import Config, ModelConfig
-from gateway.access.keys import Keys
+from gateway import __version__
+from gateway.api.activity import activity_routes
 from gateway.api.admin import admin_routes
+from gateway.api.dashboard import FOLDER, dashboard_routes, files_in
 from gateway.api.data import DataRoutes
 from gateway.api.edge import App, Edge
 from gateway.api.errors import spoken_at, tell, tell_http
-from gateway.api.health import count_happenings, health_routes, provider_series, residency_gauges
+from gateway.api.health import (
+    INDEX,
+    build_info,
+    count_happenings,
+    health_routes,
+    ledger_series,
+    provider_series,
+    residency_gauges,
+)
+from gateway.api.keys import key_routes
+from gateway.api.live import live_routes
 from gateway.api.models import model_routes
 from gateway.api.ollama import ollama_routes
 from gateway.api.providers import provider_routes
+from gateway.api.session import session_routes
+from gateway.api.settings import settings_routes
+from gateway.api.tenants import tenant_routes
+from gateway.api.timeline import timeline_routes
+from gateway.api.usage import usage_routes
 from gateway.dialects.spoken import enveloped
 from gateway.dialects.talk import Stamp
+from gateway.metering.genai import peers_of
 from gateway.metering.metrics import Metrics
+from gateway.metering.otlp import pushing_from_environment
 from gateway.metering.traces import Tracing, from_environment
 from gateway.proxy.pipeline import Pipeline, Upstream
 from gateway.proxy.routes import ROUTES
+from gateway.proxy.toll import Toll
 from gateway.residency.footprints import Footprints
 from gateway.residency.leftovers import Leftovers
 from gateway.residency.manager import ResidencyManager
 from gateway.residency.memory import Measurer, Reading, budgets
 from gateway.residency.progress import Board
 from gateway.residency.sampling import Sampler
+from gateway.residency.timeline import Timeline
 from gateway.residency.watch import Watch
 from gateway.routing.catalog import Catalog
 from gateway.routing.listings import Listings
@@ -50,6 +71,7 @@ from providers.warden import Warden
 
 from . import assembly
 from .directory import Directory
+from .operation import Books, desk_of, open_books, restored
 from .preload import preload
 
 log = logging.getLogger("roundhouse")
@@ -98,6 +120,8 @@ class _Parts(msgspec.Struct, frozen=True):
     hosted: Mapping[str, Callable[[], object]]  # provider → how the server that we started for it stands
     metrics: Metrics
     tracing: Tracing | None
+    books: Books
+    timeline: Timeline
 
 
 @asynccontextmanager
@@ -162,20 +186,57 @@ async def _build(ground: _Ground, stack: AsyncExitStack) -> Gateway:
     stack.push_async_callback(leftovers.aclose)
     stack.push_async_callback(residency.aclose, DRAIN_S)
     upstreams = assembly.upstreams_of(config, providers, health, clock, random.random)
-    metrics = Metrics(lambda: (*residency_gauges(residency), *provider_series(listings, upstreams, clock)))
-    residency.journal.listeners += [partial(count_happenings, metrics), _log_happening, leftovers.heed]
+    metrics = Metrics(
+        lambda: (
+            *residency_gauges(residency, metrics.residency),
+            *provider_series(listings, upstreams, clock),
+            *(() if books.ledger is None else ledger_series(books.ledger.state)),
+            build_info(),
+        )
+    )
+    timeline = Timeline()
+    residency.journal.listeners += [
+        partial(count_happenings, metrics),
+        _log_happening,
+        leftovers.heed,
+        timeline.heed,
+    ]
     watch = Watch(residency, assembly.servers_of(providers), listings.nudge)
     sampler = Sampler(residency, config.memory, clock, watch.roots, partial(assembly.with_servers, config))
-    tracing = from_environment(os.environ)
-    if tracing is not None:
-        stack.push_async_callback(asyncio.to_thread, tracing.close)
+    tracing = _tell_collectors(config, metrics, stack)
+    books, keeping = await open_books(config, stack)
+    _start(stack, [keeping])
+    await restored(books.access)
     views = {name: server.view for name, server in ground.hosted.items()}
     app = _application(
-        _Parts(config, ground.models, directory, residency, listings, upstreams, views, metrics, tracing)
+        _Parts(
+            config,
+            ground.models,
+            directory,
+            residency,
+            listings,
+            upstreams,
+            views,
+            metrics,
+            tracing,
+            books,
+            timeline,
+        )
     )
     _start(stack, [sampler.run(), listings.run(), watch.run(), preload(config, providers, listings, residency)])
     await listings.settle(FIRST_LOOK_S, [name for name, shelf in listings.shelves.items() if shelf.near])
     return Gateway(app, directory, residency, listings, watch, upstreams, metrics, sampler)
+
+
+def _tell_collectors(config: Config, metrics: Metrics, stack: AsyncExitStack) -> Tracing | None:
+    """Spans and metrics to whom the environment names; what is left is handed on at the end."""
+    peers = peers_of(config)
+    tracing = from_environment(os.environ, peers, (config.server.host, config.server.port), __version__)
+    pushing = pushing_from_environment(os.environ, metrics.counts.rows, peers, __version__)
+    for telling in (tracing, pushing):
+        if telling is not None:
+            stack.push_async_callback(asyncio.to_thread, telling.close)
+    return tracing
 
 
 def _start(stack: AsyncExitStack, work: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -191,11 +252,13 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 def _application(parts: _Parts) -> App:
     config, directory, residency = parts.config, parts.directory, parts.residency
-    keys = Keys(config.server.api_keys, config.server.admin_keys)
 
     def catalog() -> Catalog:
         return directory.catalog
 
+    books = parts.books
+    access = books.access
+    desk = desk_of(books, catalog, residency, parts.listings, parts.upstreams, parts.timeline)
     pipeline = Pipeline(
         catalog,
         parts.listings.look_again,
@@ -204,16 +267,19 @@ def _application(parts: _Parts) -> App:
         config.residency.patience_s,
         assembly.policies_of(parts.models),
         _stamp,
+        Toll(access, desk.cost),
     )
     data = DataRoutes(
         pipeline,
-        keys,
+        access,
         parts.metrics,
         max_body_bytes=config.server.max_body_bytes,
         max_upload_bytes=config.server.max_upload_bytes,
         keepalive_s=config.residency.keepalive_s,
         stamp=_stamp,
         progress=Board(residency).progress,
+        recorder=desk.recorder,
+        capture_max_bytes=config.ledger.capture_max_bytes if books.ledger is not None else 0,
         tracing=parts.tracing,
     )
     litestar = Litestar(
@@ -221,15 +287,24 @@ def _application(parts: _Parts) -> App:
             *_data_handlers(data),
             *model_routes(catalog, residency, parts.listings),
             *ollama_routes(catalog, residency, parts.listings),
+            *key_routes(access),
+            *tenant_routes(access),
+            *session_routes(access),
             *admin_routes(catalog, residency, config.residency.patience_s),
             *provider_routes(parts.listings, parts.upstreams, parts.hosted, asyncio.get_running_loop().time),
             *health_routes(residency, parts.metrics),
+            *dashboard_routes(files_in(FOLDER), INDEX),
+            *live_routes(desk.hub),
+            *activity_routes(desk.activity, books.archive),
+            *timeline_routes(desk.timeline, desk.minutes, desk.standing.name_of),
+            *settings_routes(config, os.environ),
+            *(() if books.ledger is None else usage_routes(books.ledger)),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _error},
         openapi_config=None,
         logging_config=None,
     )
-    return Edge(litestar, keys, data.handle, DATA_PATHS)
+    return Edge(litestar, access, data.handle, DATA_PATHS)
 
 
 def _stamp() -> Stamp:

@@ -12,17 +12,19 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from gateway.access.keys import Keys, Principal
+from gateway.access.door import Access
+from gateway.access.principal import Principal
 from gateway.dialects.ollama_answer import write_loaded
 from gateway.dialects.ollama_embed import write_nothing
 from gateway.dialects.ollama_request import is_load_only
 from gateway.dialects.spoken import Spoken
 from gateway.dialects.talk import Stamp
 from gateway.errors import BodyTooLarge, CallerLeft, InvalidRequest, MethodNotAllowed
+from gateway.metering import request_id
 from gateway.metering.metrics import Metrics
 from gateway.metering.traces import Tracing
 from gateway.proxy.client import Client, Receive, Send, Watchman
-from gateway.proxy.headers import bearer, first, is_form
+from gateway.proxy.headers import first, is_form
 from gateway.proxy.peek import Peek, peek
 from gateway.proxy.pipeline import Call, Pipeline
 from gateway.proxy.routes import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_EMBEDDINGS, SPEECH, Route, Takes, route_of
@@ -32,6 +34,8 @@ from gateway.proxy.upload import Upload
 from gateway.residency.progress import Progress
 
 from .errors import in_stream, tell
+from .record import Recorder
+from .session import comer
 
 log = logging.getLogger("roundhouse.requests")
 
@@ -47,7 +51,7 @@ class DataRoutes:
     def __init__(
         self,
         pipeline: Pipeline,
-        keys: Keys,
+        access: Access,
         metrics: Metrics,
         *,
         max_body_bytes: int,
@@ -55,12 +59,16 @@ class DataRoutes:
         keepalive_s: float,
         stamp: Callable[[], Stamp],
         progress: Callable[[str], Progress | None],
+        recorder: Recorder,
+        capture_max_bytes: int = 0,
         tracing: Tracing | None = None,
     ) -> None:
         self._watchman = Watchman(asyncio.get_running_loop())
         self._pipeline = pipeline
-        self._keys = keys
+        self._access = access
         self._metrics = metrics
+        self._recorder = recorder
+        self._capture_max_bytes = capture_max_bytes
         self._tracing = tracing
         self._max_body_bytes = max_body_bytes
         self._max_upload_bytes = max_upload_bytes
@@ -70,14 +78,17 @@ class DataRoutes:
         self._progress = progress
         self._silence = Silence(self._keepalive_s, progress)
 
-    async def handle(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    async def handle(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """One exchange, from its header fields to its last byte."""
         route = route_of(scope["path"])
         silence = self._silence if _has_comments(route) else None
         client = Client(self._watchman, receive, send, scope["state"]["fields"], silence, tail_of(route.spoken))
         metrics = self._metrics
         metrics.in_flight += 1
-        started_s = client.last_s
+        record = self._recorder.begin(scope, client, client.begun_s)
+        mark = None if self._tracing is None else self._tracing.begin(scope["headers"])
+        if mark is not None:
+            scope["headers"] = mark.onto(scope["headers"])
         try:
             await self._serve(scope, route, receive, client)
         except asyncio.CancelledError:
@@ -91,19 +102,13 @@ class DataRoutes:
         finally:
             client.unwatch()
             metrics.in_flight -= 1
-            seconds = self._watchman.loop.time() - started_s
-            metrics.request(scope["path"], client.status, seconds, left=client.left)
-            if client.usage is not None:
-                metrics.tokens(client.target, client.usage)
-            if self._tracing is not None:
-                self._tracing.request(
-                    scope["headers"],
-                    model=client.asked,
-                    target=client.target,
-                    status=client.status,
-                    seconds=seconds,
-                    left=client.left,
-                )
+            now_s = client.now_s()
+            request_id.end(scope["state"])
+            entry = self._recorder.end(record, now_s)
+            came_s = scope["state"].get("came_s", client.begun_s)
+            metrics.ended(entry, max(0, int((now_s - came_s - client.queued_s - client.apart_s) * 1e6)))
+            if mark is not None and self._tracing is not None:
+                self._tracing.ended(mark, entry, int(client.upstream_s * 1e6))
 
     def _fill_silence(self, call: Call, client: Client) -> None:
         """As the caller wants to hear of a load."""
@@ -124,14 +129,20 @@ class DataRoutes:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST")
         headers = scope["headers"]
-        principal = self._keys.principal(bearer(headers))
+        principal = client.principal = comer(self._access, "POST", headers)
         if route.takes is not Takes.JSON and (route.takes is Takes.FORM or is_form(headers)):
             await self._upload(scope, route, principal, receive, client)
             return
-        body = await self._body(headers, receive)
+        try:
+            body = await self._body(headers, receive)
+        finally:
+            client.apart_s += client.now_s() - client.begun_s
         if body is None:
             client.left = True
             return
+        client.bytes_in = len(body)
+        if principal.capture and self._capture_max_bytes:
+            client.keep(body, self._capture_max_bytes)
         call = Call(principal, route, scope["query_string"], headers, body, _seen(body, route, scope))
         if call.seen.stream:
             self._fill_silence(call, client)
@@ -158,6 +169,7 @@ class DataRoutes:
         async with Upload(receive, headers, limit_bytes=self._max_upload_bytes) as upload:
             client.heed(upload.leaving)
             fields = await upload.fields()
+            client.apart_s += client.now_s() - client.begun_s
             _refuse_stream(route, fields.stream, scope["path"])
             call = Call(principal, route, scope["query_string"], headers, upload, Peek(fields.model, fields.stream))
             if fields.stream:
@@ -188,12 +200,15 @@ class DataRoutes:
         """Three cases: 1 nothing was said yet, 2 a stream has begun, 3 a plain answer was broken off: cut the connection."""
         await client.hush()
         told = tell(error, spoken)
+        client.code = getattr(error, "code", "internal_error")
         if told.status >= 500:
             # of an error that is not ours the caller learns nothing, so the log must hold all
             detail = getattr(error, "detail", "") or str(error)
             log.warning("%s: %s", type(error).__name__, detail, exc_info=error if told.status == 500 else None)
         if isinstance(error, BodyTooLarge) and not client.started:
+            refused_s = client.now_s()
             await _refuse_upload(client, told.status, [*told.headers, (b"connection", b"close")], told.body(), receive)
+            client.apart_s += client.now_s() - refused_s
         elif not client.started:
             await client.answer(told.status, told.headers, told.body())
         elif client.streaming and not client.ended:

@@ -14,12 +14,14 @@ from urllib.parse import urlsplit
 
 from litestar.utils.path import normalize_path
 
-from gateway.access.keys import Keys
+from gateway.access.door import Access
 from gateway.errors import Forbidden
+from gateway.metering import request_id
 from gateway.proxy.client import Receive, Send
-from gateway.proxy.headers import bearer, first
+from gateway.proxy.headers import first
 
 from .errors import spoken_at, tell
+from .session import SESSION_PATHS, admin_comer, comer
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -27,6 +29,7 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 _ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 # They tell nothing about requests or models, so that load balancers and scrapers need no key.
 _OPEN_PATHS = frozenset(("/", "/health/live", "/health/ready", "/metrics"))
+_OPEN_FOLDER = "/dashboard/"  # the same files for everybody, the login among them
 _LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
@@ -39,9 +42,9 @@ class Edge:
             the framework's router would cost an eighth of the whole request.
     """
 
-    def __init__(self, inner: App, keys: Keys, data: App, data_paths: frozenset[str]) -> None:
+    def __init__(self, inner: App, access: Access, data: App, data_paths: frozenset[str]) -> None:
         self._inner = inner
-        self._keys = keys
+        self._access = access
         self._data = data
         self._data_paths = data_paths
         # unique across restarts by its random part, within one by counting: cheaper than a UUID for each request
@@ -54,9 +57,11 @@ class Edge:
             return
         headers = scope["headers"]
         asked = first(headers, b"x-request-id")
-        request_id = asked if asked and _ID.fullmatch(asked) else self._prefix + b"%x" % next(self._numbers)
-        fields = [(b"x-request-id", request_id)]
-        scope.setdefault("state", {})["fields"] = fields
+        number = asked if asked and _ID.fullmatch(asked) else self._prefix + b"%x" % next(self._numbers)
+        fields = [(b"x-request-id", number)]
+        state = scope.setdefault("state", {})
+        state["fields"] = fields
+        request_id.begin(state)  # the data routes say when it is over
         # as the router will read it: what is checked here must be what is served there, also for //admin and /admin/
         path = scope["path"]
         if path not in self._data_paths:
@@ -80,17 +85,21 @@ class Edge:
             )
             await send_with_id({"type": "http.response.body", "body": told.body()})
             return
-        await self._inner(scope, receive, send_with_id)
+        try:
+            await self._inner(scope, receive, send_with_id)
+        finally:
+            request_id.end(state)
 
     def _check(self, path: str, scope: Mapping[str, Any]) -> None:
         """Raises: Unauthenticated, Forbidden."""
         headers = scope["headers"]
         if path.startswith("/admin"):
-            self._keys.admin(bearer(headers))
-            if not self._keys.needed:
+            if path not in SESSION_PATHS:  # these look for themselves
+                admin_comer(self._access, scope["method"], headers)
+            if not self._access.needed:
                 _refuse_other_sites(headers)
-        elif path not in _OPEN_PATHS:
-            self._keys.principal(bearer(headers))
+        elif path not in _OPEN_PATHS and not path.startswith(_OPEN_FOLDER):
+            scope["state"]["principal"] = comer(self._access, scope["method"], headers)
 
 
 def _refuse_other_sites(headers: list[tuple[bytes, bytes]]) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from gateway import errors as ours
 from gateway.dialects.spoken import Spoken, enveloped, event_of
 from gateway.proxy.routes import route_of
+from gateway.storage.database import DatabaseUnavailable
 from providers import errors as theirs
 
 
@@ -50,6 +51,7 @@ TABLE: Mapping[type[Exception], Row] = {
     ours.LargerThanBudget: Row(400, "capacity_error"),
     ours.NoRoomBesidePins: Row(503, "capacity_error", retry=False),
     ours.LoadStopped: Row(503, "capacity_error", retry=False),
+    DatabaseUnavailable: Row(503, "server_error"),
     theirs.ProviderError: Row(502, "upstream_error"),
     theirs.UpstreamUnreachable: Row(502, "upstream_error"),
     theirs.UpstreamTimeout: Row(504, "upstream_error", retry=False),
@@ -63,6 +65,8 @@ TABLE: Mapping[type[Exception], Row] = {
     theirs.PullFailed: Row(502, "upstream_error", retry=False),
 }
 _UNFORESEEN = Row(500, "server_error")
+# By code, where a class has several: clients that know OpenAI's word for a spent budget stop asking.
+_BY_CODE: Mapping[str, Row] = {"insufficient_quota": Row(429, "insufficient_quota", retry=False)}
 
 
 def spoken_at(path: str) -> Spoken:
@@ -82,6 +86,8 @@ class Told(msgspec.Struct, frozen=True):
 
 
 def row_of(error: Exception) -> Row:
+    if isinstance(error, ours.RateLimited) and error.code in _BY_CODE:
+        return _BY_CODE[error.code]
     return next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), _UNFORESEEN)
 
 

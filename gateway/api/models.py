@@ -7,11 +7,11 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
-from litestar import get
+from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery
 
-from gateway.errors import InvalidRequest, UnknownModel
+from gateway.errors import Forbidden, InvalidRequest, UnknownModel
 from gateway.residency.events import ResidentView
 from gateway.residency.manager import ResidencyManager
 from gateway.routing.catalog import Catalog, Model
@@ -19,6 +19,8 @@ from gateway.routing.listings import Listings
 from gateway.routing.resolve import resolve
 from providers.contract import Offer
 from providers.pricing import as_wire, category, cost_per_token, is_free, read_amount
+
+from .session import asker_of
 
 
 class Entries:
@@ -123,6 +125,7 @@ def model_routes(
 
     @get(["/v1/models", "/models"])
     async def list_models(
+        request: Request[Any, Any, Any],
         provider: FromQuery[str | None] = None,
         free_only: FromQuery[bool] = False,
         max_cost_per_token: FromQuery[str | None] = None,
@@ -132,17 +135,20 @@ def model_routes(
         words = frozenset(filter(None, (capabilities or "").split(",")))
         wanted = Wanted(provider, free_only, _limit(max_cost_per_token), min_context_length, words)
         entries = Entries(residency, listings)
-        shown = (model for model in catalog().models if wanted.holds(model))
+        asker = asker_of(request.scope)
+        shown = (model for model in catalog().models if asker.may(model.name) and wanted.holds(model))
         return {"object": "list", "data": [entries.entry(model) for model in shown]}
 
     @get(["/v1/models/{name:path}", "/models/{name:path}"])
-    async def get_model(name: FromPath[str]) -> Mapping[str, Any]:
+    async def get_model(request: Request[Any, Any, Any], name: FromPath[str]) -> Mapping[str, Any]:
         name = name.removeprefix("/")
         try:
             model = resolve(catalog(), name)
         except UnknownModel:
             await listings.look_again()
             model = resolve(catalog(), name)
+        if not asker_of(request.scope).may(model.name):
+            raise Forbidden(f"This key may not ask for '{model.name}'", param="model", code="model_not_allowed")
         return Entries(residency, listings).entry(model)
 
     return [list_models, get_model]

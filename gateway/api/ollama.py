@@ -22,12 +22,14 @@ from litestar.types import Method
 
 from gateway.dialects.ollama_answer import rfc3339
 from gateway.dialects.ollama_request import Fields
-from gateway.errors import InvalidRequest, RouteNotServed, UnknownModel
+from gateway.errors import Forbidden, InvalidRequest, RouteNotServed, UnknownModel
 from gateway.residency.events import ResidentView
 from gateway.residency.manager import ResidencyManager
 from gateway.routing.catalog import Catalog, Model
 from gateway.routing.listings import Listings
 from gateway.routing.resolve import resolve
+
+from .session import asker_of
 
 # What clients ask before they use a feature: VS Code wants 0.6.4 (capabilities in /api/show), Codex 0.13.4 (/v1/responses), others
 # 0.14 (/v1/messages); all of these are served. From 0.34 on some look for what only Ollama's own disk can do. Three numbers and no
@@ -194,17 +196,18 @@ def ollama_routes(
     def version_head() -> None: ...
 
     @get("/api/tags", sync_to_thread=False)
-    def tags() -> Mapping[str, Any]:
-        entries = Entries(catalog(), residency)
-        return {"models": [entries.tag(model) for model in catalog().models]}
+    def tags(request: Request[Any, Any, Any]) -> Mapping[str, Any]:
+        entries, asker = Entries(catalog(), residency), asker_of(request.scope)
+        return {"models": [entries.tag(model) for model in catalog().models if asker.may(model.name)]}
 
     @head("/api/tags", sync_to_thread=False)
     def tags_head() -> None: ...
 
     @get("/api/ps", sync_to_thread=False)
-    def ps() -> Mapping[str, Any]:
-        entries, now_s = Entries(catalog(), residency), clock()
-        return {"models": [entries.running(resident, now_s) for resident in residency.residents()]}
+    def ps(request: Request[Any, Any, Any]) -> Mapping[str, Any]:
+        entries, now_s, asker = Entries(catalog(), residency), clock(), asker_of(request.scope)
+        shown = [entries.running(resident, now_s) for resident in residency.residents()]
+        return {"models": [entry for entry in shown if asker.may(entry["name"])]}
 
     @post("/api/show", status_code=200)
     async def show(request: Request[Any, Any, Any]) -> Mapping[str, Any]:
@@ -214,6 +217,8 @@ def ollama_routes(
         except UnknownModel:
             await listings.look_again()
             model = resolve(catalog(), name)
+        if not asker_of(request.scope).may(model.name):
+            raise Forbidden(f"This key may not ask for '{model.name}'", param="model", code="model_not_allowed")
         return Entries(catalog(), residency).show(model)
 
     refusals = [_refusal(path, words, methods) for path, (words, methods) in _REFUSED.items()]

@@ -28,6 +28,9 @@ COMMANDS: Mapping[str, Row] = {
     "pin": Row("operate", "Keep a model from being evicted."),
     "unpin": Row("operate", "Let a model be evicted again."),
     "pull": Row("pull", "Fetch models, and print where each is."),
+    "keys": Row("keys", "Make, list and take back keys for this gateway's callers."),
+    "tenants": Row("tenants", "Make, list and delete tenants."),
+    "usage": Row("usage", "Show who used what, and what it cost."),
     "rm": Row("remove", "Delete models from a provider's own disk."),
     "doctor": Row("doctor", "Check this machine and every provider, and say what to do."),
 }

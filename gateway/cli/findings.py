@@ -69,7 +69,7 @@ def without_secrets(findings: Iterable[Finding], config: Config) -> list[Finding
 
 
 def _secrets(config: Config) -> set[str]:
-    secrets = [*config.server.api_keys, *config.server.admin_keys]
+    secrets = [*config.server.api_keys, *config.server.admin_keys, *(key.key for key in config.keys.values())]
     for provider in config.providers.values():
         secrets += [secret for secret in (provider.api_key, provider.proxy) if secret is not None]
         secrets += [*provider.headers.values(), *provider.env.values()]

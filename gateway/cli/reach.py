@@ -47,7 +47,7 @@ def gateway_at(url: str | None, config_path: Path | None) -> Remote:
     else:
         base = _checked(url)
         config = None if key else _configuration_for_key(config_path)
-    return Remote(base, key or (_key_of(config.server, base) if config else ""))
+    return Remote(base, key or (_key_of(config, base) if config else ""))
 
 
 def _configuration_for_key(path: Path | None) -> Config | None:
@@ -66,9 +66,10 @@ def _key_of_environment() -> str:
     return key
 
 
-def _key_of(server: Server, base: str) -> str:
+def _key_of(config: Config, base: str) -> str:
     host = urlsplit(base).hostname or ""
-    keys = server.admin_keys or server.api_keys
+    server = config.server
+    keys = server.admin_keys or tuple(key.key for key in config.keys.values() if key.admin) or server.api_keys
     return keys[0].reveal() if keys and (is_loopback(host) or host == server.host.lower()) else ""
 
 

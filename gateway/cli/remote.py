@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -66,6 +67,10 @@ class Remote:
         path = f"/admin/models/{quote(model, safe='')}/{verb}"
         return self._ask("POST", path, None if patient else ANSWER_S, {})
 
+    def send(self, method: str, path: str, body: Mapping[str, object] | None = None) -> bytes:
+        """Something that changes something; the body. Raises: Failed."""
+        return self._ask(method, path, ANSWER_S, {}, body)
+
     def decoded(self, body: bytes, form: type[_T]) -> _T:
         """Raises: Failed: whoever answered is no gateway of ours."""
         try:
@@ -73,10 +78,17 @@ class Remote:
         except msgspec.MsgspecError:
             raise Failed(f"what answers at {self.url} is no Roundhouse gateway, or of another version") from None
 
-    def _ask(self, method: str, path: str, answer_s: float | None, query: dict[str, str]) -> bytes:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        answer_s: float | None,
+        query: dict[str, str],
+        body: Mapping[str, object] | None = None,
+    ) -> bytes:
         limits = httpx.Timeout(answer_s, connect=CONNECT_S)
         try:
-            answer = self._client.request(method, self.url + path, params=query or None, timeout=limits)
+            answer = self._client.request(method, self.url + path, params=query or None, json=body, timeout=limits)
         except (httpx.ConnectError, httpx.ConnectTimeout):
             raise Failed(f"no gateway answers at {self.url}; start one with `roundhouse serve`") from None
         except httpx.TimeoutException:

@@ -20,7 +20,7 @@ from gateway.serving import PortTaken, run
 from providers.errors import ProviderError
 from providers.fetch import EMBEDDED, FetchError, source_path
 
-from .logs import LEVELS, log_to_stderr
+from .logs import FORMS, LEVELS, log_to_stderr
 from .refusals import BadConfiguration, Failed
 from .settings import configuration, with_config
 from .words import count_text
@@ -30,18 +30,23 @@ _PREFERRED = "default"
 
 @click.command()
 @with_config
-@click.option("--host", metavar="HOST", help="In place of server.host. Anything but loopback needs server.api_keys.")
+@click.option(
+    "--host", metavar="HOST", help="In place of server.host. Anything but loopback needs server.api_keys or [keys]."
+)
 @click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="In place of server.port. 0: any free port.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What stderr is told.")
+@click.option("--log", "form", type=click.Choice(FORMS), envvar="ROUNDHOUSE_LOG", help="In place of server.log.")
 @click.option("--pull", "fetch", is_flag=True, help="First fetch the embedded model, where it is wanted and missing.")
-def serve(config_path: Path | None, host: str | None, port: int | None, log_level: str, fetch: bool) -> None:
+def serve(
+    config_path: Path | None, host: str | None, port: int | None, log_level: str, form: str | None, fetch: bool
+) -> None:
     """Start the gateway and serve until a signal comes.
 
     Without a configuration every GGUF file in the models folder is served on http://127.0.0.1:8080/v1. The first
     SIGTERM or Ctrl-C lets running answers end and stops the engines; a second one ends at once.
     """
     config = configuration(config_path, host=host, port=port)
-    log_to_stderr(log_level)
+    log_to_stderr(log_level, form or config.server.log)
     if fetch:
         _fetch_embedded(config)
 
@@ -83,7 +88,11 @@ def _hint(config: Config, parts: Gateway, address: str) -> str:
         return f"{first}\n{lacking}: run `roundhouse pull`, or put a GGUF file into {folder}; then start anew"
     name = next((_PREFERRED for model in usable if _PREFERRED in (model.name, *model.aliases)), usable[0].name)
     body = json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello!"}]}, ensure_ascii=False)
-    key = ' -H "Authorization: Bearer $ROUNDHOUSE_KEY"' if config.server.api_keys or config.server.admin_keys else ""
+    key = (
+        ' -H "Authorization: Bearer $ROUNDHOUSE_KEY"'
+        if config.server.api_keys or config.server.admin_keys or config.keys
+        else ""
+    )
     asked = f"curl {base}/chat/completions -H 'content-type: application/json'{key} -d {shlex.quote(body)}"
     return f"{first}\nTry: {asked}"
 

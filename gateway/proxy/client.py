@@ -7,8 +7,11 @@ The watcher for its leaving is started only when an answer is not there at once,
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
 
+from gateway.access.principal import Principal
 from gateway.metering.usage import Usage
 
 from .headers import STREAM_FIELDS
@@ -22,6 +25,10 @@ Receive = Callable[[], Awaitable[object]]
 # Answers quicker than this are given without watching for the caller's leaving: there would be nothing to save.
 WATCH_AFTER_S = 0.02
 _EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+
+
+def _without_limits(headers: Headers) -> Headers:
+    return [field for field in headers if not field[0].startswith(b"x-ratelimit-")]
 
 
 class Watchman:
@@ -58,6 +65,24 @@ class Watchman:
             self.loop.call_later(WATCH_AFTER_S, self._look)
 
 
+class Kept:
+    """The bodies of an exchange whose key has them kept: what was asked, and the beginning of the answer."""
+
+    __slots__ = ("_limit_bytes", "cut", "request", "response")
+
+    def __init__(self, request: bytes, limit_bytes: int) -> None:
+        self.request = request
+        self.response = bytearray()
+        self.cut = False
+        self._limit_bytes = limit_bytes
+
+    def add(self, piece: bytes) -> None:
+        """More of the answer."""
+        room = self._limit_bytes - len(self.response)
+        self.response += piece[:room]
+        self.cut = self.cut or len(piece) > room
+
+
 class Client:
     """One caller, from the moment its body has been read.
 
@@ -71,6 +96,7 @@ class Client:
         "_busy",
         "_fields",
         "_hushed",
+        "_limited",
         "_loop",
         "_receive",
         "_send",
@@ -81,15 +107,28 @@ class Client:
         "_told",
         "_watcher",
         "_watchman",
+        "answered_s",
+        "apart_s",
         "asked",
+        "begun_s",
+        "bytes_in",
+        "bytes_out",
+        "code",
         "committed",
         "ended",
+        "first_s",
+        "kept",
         "last_s",
+        "leased_s",
         "left",
+        "model",
+        "principal",
+        "queued_s",
         "started",
         "status",
         "streaming",
         "target",
+        "upstream_s",
         "usage",
     )
 
@@ -109,16 +148,31 @@ class Client:
         self._silence = silence
         self._hushed: Silence | None = None
         self._told: Headers = ()
+        self._limited = False
         self._loop = watchman.loop  # looking it up costs a system call on some Pythons
         self._tail = Tail() if tail is None else tail
         self._task = asyncio.current_task(self._loop)
         self._timers: list[asyncio.TimerHandle] = []
         self._watcher: asyncio.Task[object] | None = None
         self._busy: asyncio.Task[None] | None = None
+        self.principal: Principal | None = None  # who it is, once its key was looked at
         self.asked = ""  # the model's name as the caller gave it
+        self.model = ""  # … and its public name
         self.target = ""  # who answers, as far as is known
         self.usage: Usage | None = None  # what the answer took, as far as it was told
+        self.kept: Kept | None = None
         self.last_s = self._loop.time()
+        # Seconds of the monotonic clock: the loop's own may have no more than milliseconds (uvloop's has).
+        self.begun_s = time.monotonic()
+        self.queued_s = 0.0  # how long it waited for its model, over all attempts
+        self.leased_s = 0.0  # when it had it
+        self.first_s = 0.0  # when the first byte of the answer itself was handed on
+        self.answered_s = 0.0  # when it was given a whole answer
+        self.upstream_s = 0.0  # how long it was with upstreams, over all attempts
+        self.apart_s = 0.0  # that, and what else was neither ours nor a wait for a model: its body, a provider's place
+        self.bytes_in = 0
+        self.bytes_out = 0  # of the body
+        self.code = ""  # of the error that it was told, or would have been
         self.status = 0
         self.started = False  # status and header fields have been sent
         self.committed = False  # a byte of the answer itself has been sent; comments are none
@@ -127,12 +181,36 @@ class Client:
         self.left = False  # it went away before the end
 
     def now_s(self) -> float:
-        """A reading of the loop's clock."""
-        return self._loop.time()
+        """A reading of the monotonic clock."""
+        return time.monotonic()
+
+    def was_upstream(self, since_s: float) -> None:
+        """From then on it was with an upstream, until it was answered or else until now."""
+        seconds = (self.answered_s or time.monotonic()) - since_s
+        self.upstream_s += seconds
+        self.apart_s += seconds
+
+    def keep(self, request: bytes, limit_bytes: int) -> None:
+        """From now on the answer is kept beside the request. Nobody else pays for it: it is the sending that changes."""
+        kept, send = Kept(request, limit_bytes), self._send
+        self.kept = kept
+
+        async def send_and_keep(message: object) -> None:
+            said = cast("dict[str, Any]", message)
+            if said["type"] == "http.response.body":
+                kept.add(said.get("body", b""))
+            await send(message)
+
+        self._send = send_and_keep
 
     def tell(self, *fields: tuple[bytes, bytes]) -> None:
         """More header fields for the answer, in place of those told before: another target was tried then."""
         self._told = fields
+
+    def limit(self, *fields: tuple[bytes, bytes]) -> None:
+        """The caller's own x-ratelimit-* fields, in place of those that an upstream has for us."""
+        self._fields = (*self._fields, *fields)
+        self._limited = True
 
     # ------------------------------------------------------------ its leaving
 
@@ -176,7 +254,11 @@ class Client:
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer."""
         self.status = status
+        self.first_s = self.answered_s = time.monotonic()
+        self.bytes_out = len(body)
         self.started = self.committed = self.ended = True
+        if self._limited:
+            headers = _without_limits(headers)
         length = (b"content-length", b"%d" % len(body))
         await self._send(
             {"type": "http.response.start", "status": status, "headers": [*headers, *self._fields, *self._told, length]}
@@ -187,6 +269,8 @@ class Client:
         """Status and fields of an answer whose body follows piece by piece."""
         self.status = status
         self.started = True
+        if self._limited:
+            headers = _without_limits(headers)
         await self._send(
             {"type": "http.response.start", "status": status, "headers": [*headers, *self._fields, *self._told]}
         )
@@ -202,7 +286,10 @@ class Client:
         """Hand on a piece of the body. A plain function that returns ASGI's own coroutine: this is the way of every event."""
         self.last_s = self._loop.time()
         self._tail.add(data)
-        self.committed = True
+        self.bytes_out += len(data)
+        if not self.committed:
+            self.committed = True
+            self.first_s = time.monotonic()
         if self._busy is None:
             return self._send({"type": "http.response.body", "body": data, "more_body": True})
         return self._write_after(self._busy, data)

@@ -73,7 +73,12 @@ async def forward(
         judge: sees the answer before any of it is handed on, and may raise.
     Raises: what `judge` and `excuse` raise; ProviderError; `client.committed`: whether a byte of the answer was handed on.
     """
-    response = await send(request)
+    sent_s = client.now_s()
+    try:
+        response = await send(request)
+    except BaseException:
+        client.was_upstream(sent_s)
+        raise
     try:
         if passage.excuse is not None and (response.status in _MAY_EXCUSE or _may_deny(response)):
             await client.hush()
@@ -111,6 +116,7 @@ async def forward(
             await _plain(response, client)
     finally:
         response.close()
+        client.was_upstream(sent_s)
 
 
 def _may_deny(response: Response) -> bool:

@@ -13,7 +13,7 @@ from functools import partial
 
 import msgspec
 
-from gateway.access.keys import Principal
+from gateway.access.principal import Principal
 from gateway.dialects.spoken import Spoken
 from gateway.dialects.talk import Stamp
 from gateway.dialects.translation import Translation
@@ -41,6 +41,7 @@ from .headers import to_upstream, translated_to_upstream
 from .peek import Peek, with_model
 from .policy import Policy
 from .routes import Route
+from .toll import Toll
 from .upload import Upload
 from .ways import ABSENT_S, GUESSED_S, Ways, says_absent, says_no_usage
 from .wording import Wish, Worded, worded
@@ -125,6 +126,7 @@ class Pipeline:
         policies: by public model name.
         patience_s: how long a caller waits for its model to be in memory.
         stamp: a fresh one for an answer that is translated.
+        toll: who may ask for what, and how much.
     """
 
     def __init__(
@@ -136,7 +138,9 @@ class Pipeline:
         patience_s: float,
         policies: Mapping[str, Policy],
         stamp: Callable[[], Stamp],
+        toll: Toll,
     ) -> None:
+        self._toll = toll
         self._catalog = catalog
         self._look_again = look_again
         self._residency = residency
@@ -157,7 +161,22 @@ class Pipeline:
             model = resolve(self._catalog(), call.seen.model)
         except UnknownModel:
             model = await self._look_anew(call.seen.model)
+        client.model = model.name
+        self._toll.admit(call.principal, model)
         targets = self._order(model, call.route, client.now_s())
+        held = self._toll.take(call.principal, call.body, model, targets[0].key, client)
+        if held is None:
+            await self._try(call, client, model, targets)
+            return
+        try:
+            await self._try(call, client, model, targets)
+        except BaseException as error:
+            self._toll.settle(held, client, error)
+            raise
+        self._toll.settle(held, client, None)
+
+    async def _try(self, call: Call, client: Client, model: Model, targets: Sequence[Target]) -> None:
+        """One target after the other."""
         policy = self._policies.get(model.name) if self._policies else None
         last = len(targets) - 1
         for place, target in enumerate(targets):
@@ -177,11 +196,14 @@ class Pipeline:
             model = resolve(self._catalog(), call.seen.model)
         except UnknownModel:
             model = await self._look_anew(call.seen.model)
+        self._toll.admit(call.principal, model)
         target = self._order(model, call.route, client.now_s())[0]
         client.target = target.key
         if load:
+            asked_s = client.now_s()
             async with self._residency.lease(target.key, self._patience_s):
-                pass
+                client.leased_s = client.now_s()
+                client.queued_s += client.leased_s - asked_s
 
     async def _look_anew(self, name: str) -> Model:
         """A name that was not known is looked for once more. Raises: UnknownModel."""
@@ -222,10 +244,12 @@ class Pipeline:
         for again in (True, False):
             engine: Engine | None = None
             sent_s = 0.0
+            asked_s = client.now_s()
             try:
                 async with self._residency.lease(key, self._patience_s) as lease:
                     engine = lease.engine
-                    sent_s = client.now_s()
+                    client.leased_s = sent_s = client.now_s()
+                    client.queued_s += sent_s - asked_s
                     await self._ask(trip, engine)
                 return
             except (UpstreamUnreachable, UpstreamBroke) as error:
@@ -371,9 +395,11 @@ def _about(route: Route, way: Route, translation: Translation | None) -> Sequenc
 
 async def _guarded(guard: Guard, send: SendUpstream, request: Request, trip: _Trip, passage: Passage) -> None:
     """Raises: as `Guard.exchange`; UpstreamTimeout: it took longer than total_s."""
-    target, more = trip.target, trip.more
+    target, more, client = trip.target, trip.more, trip.client
+    asked_s = client.now_s()
 
     def through(judge: Judge) -> Awaitable[None]:
+        client.apart_s += client.now_s() - asked_s  # for a place
         return forward(send, request, trip.client, passage, judge)
 
     if guard.total_s is None:

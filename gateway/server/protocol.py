@@ -13,6 +13,7 @@ import asyncio
 import math
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
@@ -51,6 +52,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_caller",
+        "_came_s",
         "_drain",
         "_exchange",
         "_feed",
@@ -87,6 +89,7 @@ class Connection(asyncio.Protocol):
         self._drain: list[asyncio.Future[None]] | None = None
         self._parser = HttpRequestParser(self)
         self._feed = self._parser.feed_data
+        self._came_s = 0.0  # when the last bytes came; the monotonic clock
         self._incoming = 0  # bytes since the present head began
         self._overhead = 0  # bytes since the last piece of a body; -1: it has just come
         self._url = b""
@@ -109,6 +112,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._incoming += len(data)
+        self._came_s = time.monotonic()
         try:
             self._feed(data)
         except HttpParserUpgrade as upgrade:
@@ -221,7 +225,7 @@ class Connection(asyncio.Protocol):
             "raw_path": raw_path,
             "query_string": query,
             "headers": fields,
-            "state": {},
+            "state": {"came_s": self._came_s},  # the end of its head
         }
         exchange = self._reading = Exchange(
             self,
@@ -348,7 +352,9 @@ class Connection(asyncio.Protocol):
             self._linger()
         else:
             self.read_or_pause()
-            self._begin(*waiting)
+            exchange, scope = waiting
+            scope["state"]["came_s"] = time.monotonic()  # it came ahead of its turn
+            self._begin(exchange, scope)
 
     def _head_goes_on(self) -> None:
         """A head has begun and is not here to its end."""

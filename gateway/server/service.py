@@ -20,8 +20,9 @@ _TICK_MAX_S = 1.0
 # Memory is given back after a crowd of this size has left, all but a part of it.
 CROWD = 200
 _CROWD_LEFT = 8
-# Until then what it used has been closed too: connections to upstreams are kept for some seconds.
-SETTLED_S = 6.0
+# Until the first time what it used has been closed too: connections to upstreams are kept for some seconds. What is kept longer,
+# and what the first collection has loosened, is given back later.
+SETTLED_S = (6.0, 8.0, 30.0)
 _MANY_STATUSES = 100
 
 
@@ -127,7 +128,8 @@ class Service:
         for connection in [each for each in state.connections if each.due_s <= now_s]:
             connection.overdue()
         if self._crowd >= CROWD and self._has_left(self._crowd):
-            loop.call_later(SETTLED_S, self._settle, self._crowd)
+            for settled_s in SETTLED_S:
+                loop.call_later(settled_s, self._settle, self._crowd)
             self._crowd = len(state.connections)
         self._armed = bool(state.connections)
         if self._armed:
@@ -141,4 +143,8 @@ class Service:
 
     def _settle(self, crowd: int) -> None:
         if self._has_left(crowd):  # else another one has come, and will leave
+            assert self._state is not None
+            self.workers.dismiss()
+            if not self._state.connections:
+                self._state.connections.clear()  # a set that was large keeps its table until it is cleared
             give_back()

@@ -5,15 +5,22 @@ from __future__ import annotations
 import pytest
 
 from config.forms import Secret
-from gateway.access.keys import Keys
+from config.schema import Config, Server
+from gateway.access.door import Access
 from gateway.errors import CallerError, Forbidden, Unauthenticated
 
 ASK, ADMIN, WRONG = "ask-1234", "admin-1234", "wrong"
 
 
-def keys(*, api: bool, admin: bool) -> Keys:
+def held_by(api: list[str], admin: list[str]) -> Access:
+    """Of a configuration with these keys."""
+    server = Server(api_keys=tuple(map(Secret, api)), admin_keys=tuple(map(Secret, admin)))
+    return Access(Config(server=server))
+
+
+def keys(*, api: bool, admin: bool) -> Access:
     """With one key of each sort that is wanted."""
-    return Keys([Secret(ASK)] if api else [], [Secret(ADMIN)] if admin else [])
+    return held_by([ASK] if api else [], [ADMIN] if admin else [])
 
 
 @pytest.mark.parametrize(
@@ -58,7 +65,7 @@ def test_keys_let_in_whom_the_configuration_lets_in(
 
 def test_keys_keep_an_admin_an_admin_when_the_same_key_is_in_both_lists() -> None:
     """The wider right wins."""
-    assert Keys([Secret("k")], [Secret("k")]).admin("k").admin
+    assert held_by(["k"], ["k"]).admin("k").admin
 
 
 @pytest.mark.parametrize("key", ["", " ", "\0", "é", "\udcff", "x" * 100_000])
@@ -70,7 +77,7 @@ def test_keys_refuse_when_a_key_is_hostile(key: str) -> None:
 
 def test_keys_know_a_key_that_is_not_ascii() -> None:
     """It is compared as UTF-8."""
-    assert Keys([Secret("schlüssel")], []).principal("schlüssel").name == "key-1"
+    assert held_by(["schlüssel"], []).principal("schlüssel").name == "key-1"
 
 
 def test_keys_hold_digests_only() -> None:

@@ -9,12 +9,17 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.access.keys import Keys
+from config.schema import Config
+from gateway.access.door import Access
 from gateway.api.data import DataRoutes
+from gateway.api.record import Costs, Recorder
 from gateway.dialects.talk import Stamp
+from gateway.metering.activity import Activity
 from gateway.metering.metrics import Metrics
+from gateway.metering.rates import Minutes, Rates
 from gateway.proxy.pipeline import Pipeline, Upstream
 from gateway.proxy.sse import KEEP_ALIVE
+from gateway.proxy.toll import Toll
 from gateway.routing.catalog import Catalog, Model, Target
 from providers.contract import Loader, Offer, Request, Response, Server
 from providers.errors import UpstreamUnreachable
@@ -93,16 +98,16 @@ def stamp() -> Stamp:
 
 def data_routes(pipeline: Pipeline, metrics: Metrics, keepalive_s: float) -> DataRoutes:
     """Without keys."""
-    keys = Keys((), ())
     return DataRoutes(
         pipeline,
-        keys,
+        Access(Config()),
         metrics,
         max_body_bytes=1000,
         max_upload_bytes=1000,
         keepalive_s=keepalive_s,
         stamp=stamp,
         progress=lambda _: None,
+        recorder=Recorder(Activity(), Rates(), Minutes(), Costs(lambda: Catalog([]), lambda _: True)),
     )
 
 
@@ -121,6 +126,7 @@ def test_failure_in_the_moment_of_a_comment_is_told_once(after_turns: int) -> No
             60.0,
             {},
             stamp,
+            Toll(Access(Config()), lambda _target, _usage: None),
         )
         metrics = Metrics(lambda: ())
         told = await exchange(data_routes(pipeline, metrics, KEEPALIVE_S))
@@ -155,6 +161,7 @@ def test_no_comment_comes_when_they_are_switched_off(keepalive_s: float) -> None
             60.0,
             {},
             stamp,
+            Toll(Access(Config()), lambda _target, _usage: None),
         )
         routes = data_routes(pipeline, Metrics(lambda: ()), keepalive_s)
         assert (await exchange(routes))[0] == 502

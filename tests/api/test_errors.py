@@ -9,6 +9,7 @@ import pytest
 
 from gateway import errors as ours
 from gateway.api.errors import TABLE, in_stream, row_of, tell, tell_http
+from gateway.storage.database import DatabaseUnavailable
 from providers import errors as theirs
 
 # class → status, whether SDKs may repeat it. Stated here again: it is what clients depend on.
@@ -35,6 +36,7 @@ EXPECTED: dict[type[Exception], tuple[int, bool]] = {
     ours.LargerThanBudget: (400, True),
     ours.NoRoomBesidePins: (503, False),
     ours.LoadStopped: (503, False),
+    DatabaseUnavailable: (503, True),
     theirs.ProviderError: (502, True),
     theirs.UpstreamUnreachable: (502, True),
     theirs.UpstreamTimeout: (504, False),
@@ -83,7 +85,7 @@ def test_no_class_is_forgotten() -> None:
         for _, value in inspect.getmembers(module, inspect.isclass)
         if issubclass(value, ours.GatewayError | theirs.ProviderError)
     }
-    assert found == set(TABLE) == set(EXPECTED)
+    assert found | {DatabaseUnavailable} == set(TABLE) == set(EXPECTED)
 
 
 def test_class_that_is_not_listed_is_told_as_its_nearest_ancestor() -> None:

@@ -12,7 +12,17 @@ import pytest
 
 import config
 from config.load import forms, load
-from config.schema import Config, Memory, ModelConfig, ProviderConfig, ResidencyConfig, Server
+from config.schema import (
+    Config,
+    KeyConfig,
+    LedgerConfig,
+    Memory,
+    ModelConfig,
+    ProviderConfig,
+    ResidencyConfig,
+    Server,
+    TenantConfig,
+)
 
 EXAMPLE = Path(config.__file__).parent / "example.toml"
 TABLES: dict[str, type[msgspec.Struct]] = {
@@ -21,14 +31,23 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "residency": ResidencyConfig,
     "providers": ProviderConfig,
     "models": ModelConfig,
+    "keys": KeyConfig,
+    "tenants": TenantConfig,
+    "ledger": LedgerConfig,
 }
-ENVIRON = {"CLOUD_API_KEY": "sk-cloud", "HOME": "/home/someone"}
+SECRETS = {
+    "CLOUD_API_KEY": "sk-cloud",
+    "NOTEBOOK_KEY": "rh-notebook",
+    "PLATFORM_KEY": "rh-platform",
+    "DATABASE_URL": "postgresql://ledger:pw@db.example.com/ledger",
+}
+ENVIRON = SECRETS | {"HOME": "/home/someone"}
 
 
 def written() -> dict[str, dict[str, object]]:
     """Key → value per table; the tables of all providers, and of all models, taken together."""
     raw = tomllib.loads(EXAMPLE.read_text())
-    for several in ("providers", "models"):
+    for several in ("providers", "models", "keys", "tenants"):
         raw[several] = {key: value for table in raw[several].values() for key, value in table.items()}
     return raw
 
@@ -57,7 +76,7 @@ def test_example_is_accepted_when_loaded_as_it_stands() -> None:
     assert isinstance(loaded, Config)
     assert set(loaded.models) == {"smollm2", "big"}
     assert loaded.engines == {"local/smollm2": "smollm2", "mine/big": "big"}
-    assert loaded.secret_env == {"CLOUD_API_KEY"}
+    assert loaded.secret_env == set(SECRETS)
 
 
 @pytest.mark.parametrize("table", TABLES)

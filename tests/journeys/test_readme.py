@@ -56,6 +56,16 @@ def test_the_configuration_it_shows_is_accepted(tmp_path: Path) -> None:
     assert config.models["coder"].pinned
 
 
+def test_the_configuration_of_a_team_is_accepted(tmp_path: Path) -> None:
+    """The second one it shows."""
+    path = tmp_path / "roundhouse.toml"
+    path.write_text(README.split("```toml\n")[2].partition("```")[0], encoding="utf-8")
+    config = load(path, {"HOME": str(tmp_path), "ALICE_KEY": "alice-key-1", "ADMIN_KEY": "admin-key-1"})
+
+    assert config.keys["alice"].rpm == 60
+    assert list(config.tenants) == ["research"]
+
+
 def test_the_image_has_a_configuration_that_is_accepted(tmp_path: Path) -> None:
     """It listens on every interface, and therefore demands a key."""
     config = load(ROOT / "config" / "docker.toml", {"HOME": str(tmp_path), "ROUNDHOUSE_API_KEY": "k"})

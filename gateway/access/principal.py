@@ -1,0 +1,41 @@
+"""Who asks, and how much they may. Pure."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fnmatch import fnmatchcase
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How much one key, or one tenant, may use. 0 and None: no limit."""
+
+    rpm: int = 0  # requests in any 60 s
+    tpm: int = 0  # tokens in any 60 s, prompt and answer together
+    concurrent: int = 0  # requests at once
+    budget_usd_day: Decimal | None = None  # per UTC day
+    budget_usd_month: Decimal | None = None  # per calendar month, UTC
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who asks."""
+
+    name: str
+    admin: bool
+    key_id: str = ""
+    tenant: str = ""
+    may_name: tuple[str, ...] = ()  # the tenants it may name in X-Tenant-ID; "*": any
+    models: tuple[str, ...] = ()  # patterns; none: all
+    limits: Limits | None = None
+    expires_at: float | None = None  # seconds since the epoch
+    capture: bool = False  # bodies of its requests are kept
+    tenant_models: tuple[str, ...] = ()  # patterns that its tenant holds it to, as well
+
+    def may(self, model_name: str) -> bool:
+        """Whether it may ask for this model, by its public name."""
+        return _matches(model_name, self.models) and _matches(model_name, self.tenant_models)
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)

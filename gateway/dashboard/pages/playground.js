@@ -1,0 +1,48 @@
+/* Playground: chat, two models side by side, embeddings and a load test, each through the gateway's own API as any caller has it. */
+
+import { h, replace } from "../dom.js";
+import { Chat } from "../playground_chat.js";
+import { Embed } from "../playground_embed.js";
+import { LoadTest } from "../playground_load.js";
+import { ordered, states } from "../playground_models.js";
+import { emptyCard, failedCard, heading } from "../ui.js";
+
+const VIEWS = {
+  chat: { name: "Chat", make: (given) => new Chat({ ...given, count: 1 }) },
+  compare: { name: "Side by side", make: (given) => new Chat({ ...given, count: 2 }) },
+  embeddings: { name: "Embeddings", make: (given) => new Embed(given) },
+  load: { name: "Load test", make: (given) => new LoadTest(given) },
+};
+
+export async function mount(root, ctx) {
+  const id = ctx.id in VIEWS ? ctx.id : "chat";
+  const place = h("div", { class: `play-${id}` }, emptyCard("Reading the list of models …"));
+  root.append(heading("Playground", views(id)), place);
+  let view = null;
+  let closed = false;
+  let off = () => {};
+  const begin = async () => {
+    try {
+      const models = ordered((await ctx.api.get("/v1/models")).data);
+      if (closed) return;
+      view = VIEWS[id].make({ models, api: ctx.api, announce: ctx.announce, preferred: ctx.query.get("model") ?? "" });
+      const none = "There is no model yet: fetch one with `roundhouse pull`, or name a provider in the configuration.";
+      replace(place, models.length > 0 ? null : emptyCard(none), view.node);
+      off = ctx.live.on("state", (state) => view.standing(states(models, state)));
+      if (ctx.live.state) view.standing(states(models, ctx.live.state));
+    } catch (error) {
+      if (!closed) replace(place, failedCard("The models cannot be listed", error, begin));
+    }
+  };
+  begin();
+  return () => {
+    closed = true;
+    off();
+    view?.close();
+  };
+}
+
+function views(id) {
+  return h("nav", { class: "choices", "aria-label": "What to try" }, Object.entries(VIEWS).map(([key, { name }]) =>
+    h("a", { class: "button", href: `#/playground/${key}`, "aria-current": key === id ? "page" : null }, name)));
+}
