@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -103,6 +103,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes | Body
     first_byte_s: float | None = None  # from sent, all of it, to the answer's headers; None: no limit
     idle_s: float | None = None  # between two pieces of the answer, or with nothing of a `Body` taken; None: no limit
+    # Where what is made of `headers` may be kept, under a mark of the maker's own: they often come again as the same list.
+    made: dict[object, Any] | None = None
 
 
 Sink = Callable[[bytes], Awaitable[None]]

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from providers.contract import EngineSpec, ProcessExit, Request, Response
+from providers.contract import EngineSpec, ProcessExit
 from providers.errors import LoadFailed
 from providers.process import Child, outlast
 from providers.transport import Endpoint
@@ -36,6 +36,8 @@ class ProcessEngine:
         self.spec = spec
         self._child = child
         self._endpoint = endpoint
+        # The endpoint's own: every call between costs each request. Raises: UpstreamUnreachable, UpstreamTimeout, UpstreamBroke.
+        self.send = endpoint.send
         self._stopping: asyncio.Task[None] | None = None
 
     @property
@@ -46,10 +48,6 @@ class ProcessEngine:
     def log_lines(self) -> tuple[str, ...]:
         """The last lines it printed, oldest first."""
         return self._child.log_lines()
-
-    async def send(self, request: Request) -> Response:
-        """Raises: UpstreamUnreachable, UpstreamTimeout, UpstreamBroke."""
-        return await self._endpoint.send(request)
 
     async def stop(self) -> None:
         """TERM, after the limit KILL; returns when no process of it is left. Idempotent; not cut short by cancellation."""

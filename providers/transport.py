@@ -49,6 +49,7 @@ _OWN_FIELDS = frozenset(
         b"x-api-key",
     )
 )
+_MADE_MAX = 8  # heads kept for one caller's header fields: it talks to a model or two
 _CLOSE_LIMIT_S = 5.0  # aborted sockets close within one turn of the loop; a limit on everything
 # X509_V_ERR_… of OpenSSL's x509_vfy.h: self-signed, self-signed in the chain, issuer not found (locally, at the first).
 _UNKNOWN_ISSUER = frozenset((18, 19, 20, 21))
@@ -85,6 +86,7 @@ class Endpoint:
         "_idle_max",
         "_in_flight",
         "_loop",
+        "_mark",
         "_open",
         "_prefix",
         "_proxy",
@@ -132,6 +134,7 @@ class Endpoint:
         self._idle: deque[Connection] = deque()  # the longest unused first
         self._open: set[Connection] = set()
         self._in_flight = 0
+        self._mark = object()
         self._closed = False
         self._emptied: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -222,6 +225,20 @@ class Endpoint:
 
     def _head(self, request: Request) -> bytes:
         """Request line and header fields; one that would smuggle a line in is refused."""
+        made, body = request.made, request.body
+        if made is None or not body or not isinstance(body, bytes):
+            return self._built(request)
+        known = made.get(self._mark)
+        if known is None or known[0] is not request.headers or known[1] != request.path or known[2] != request.method:
+            head = self._built(request)
+            if len(made) >= _MADE_MAX:
+                made.clear()
+            before = head[: head.rindex(b" ") + 1]  # the length comes last
+            made[self._mark] = (request.headers, request.path, request.method, before)
+            return head
+        return b"%b%d\r\n\r\n" % (known[3], len(body))
+
+    def _built(self, request: Request) -> bytes:
         method, path, replaced = request.method, request.path, self._replaced
         lines = [method + b" " + self._prefix + path + self._common]
         lines += [b": ".join(field) for field in request.headers if field[0] not in replaced]

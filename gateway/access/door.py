@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
@@ -21,7 +22,7 @@ from config.schema import Config
 from gateway.errors import Forbidden, InvalidRequest, Unauthenticated, UnknownModel
 from gateway.storage.database import Database, DatabaseUnavailable
 
-from .keystore import DatabaseTable, KeyStore
+from .keystore import DatabaseTable, KeyStore, tenant_taken
 from .limits import WINDOW_S, Limiter, Reservation, Subjects, Used
 from .principal import Limits, Principal
 from .secret import KEY_START, Digester, machine_secret, new_secret
@@ -88,6 +89,7 @@ class Access:
         self._named: dict[tuple[str, str], Principal] = {}
         self._tenants: dict[str, TenantRecord] = {}
         self._subjects: dict[tuple[str, str], Subjects] = {}
+        self._making: set[str] = set()  # names of keys that are being written down
         self._began_s = clock()
         self.restored = self.store.read  # with nothing in a database there is nothing to wait for
         self.ready = asyncio.Event()
@@ -170,7 +172,8 @@ class Access:
         except Unauthenticated:
             self._throttle.failed(address)
             raise
-        self._throttle.succeeded(address)
+        if principal.admin:  # who has a key of another sort would have its guesses forgiven by it
+            self._throttle.succeeded(address)
         return self.sessions.open(digest)
 
     def session_holder(self, token: str) -> Principal | None:
@@ -299,7 +302,8 @@ class Access:
         self, name: str, *, tenant: str, admin: bool, terms: Terms, expires_s: float | None
     ) -> tuple[KeyRecord, str]:
         """Raises: InvalidRequest, DatabaseUnavailable."""
-        if any(record.name == name and record.revoked_s is None for record in self.all_keys()):
+        taken = name in self._making or any(r.name == name and r.revoked_s is None for r in self.all_keys())
+        if taken:
             raise InvalidRequest(f"There is a key named '{name}' already", param="name", code="name_taken")
         if tenant and terms.tenants:
             raise InvalidRequest("Give tenant or tenants, not both", param="tenants")
@@ -308,11 +312,20 @@ class Access:
                 raise InvalidRequest(f"There is no tenant '{named}'", param="tenant", code="tenant_not_found")
         if expires_s is not None and expires_s <= self._clock():
             raise InvalidRequest("expires is in the past", param="expires")
-        return await self.store.create(name, tenant=tenant, admin=admin, terms=terms, expires_s=expires_s)
+        self._making.add(name)  # two at once would not see each other's
+        try:
+            return await self.store.create(name, tenant=tenant, admin=admin, terms=terms, expires_s=expires_s)
+        finally:
+            self._making.discard(name)
 
     async def rotate_key(self, key_id: str) -> tuple[KeyRecord, str]:
         """Raises: InvalidRequest, UnknownModel, DatabaseUnavailable."""
         self._refuse_configured(key_id, (record.id for _, record in self._configured), "rotated")
+        expired = (r for r in self.store.records() if r.id == key_id and (r.expires_s or math.inf) <= self._clock())
+        if any(expired):
+            raise InvalidRequest(
+                "This key has expired, and so would a new one in its place: create another", param="id"
+            )
         return await self.store.rotate(key_id)
 
     async def revoke_key(self, key_id: str) -> None:
@@ -338,7 +351,7 @@ class Access:
     async def create_tenant(self, tenant_id: str, display_name: str, terms: Terms) -> TenantRecord:
         """Raises: InvalidRequest, DatabaseUnavailable."""
         if tenant_id in self._tenants:
-            raise InvalidRequest(f"There is a tenant '{tenant_id}' already", param="id", code="name_taken")
+            raise tenant_taken(tenant_id)
         return await self.store.add_tenant(tenant_id, display_name or tenant_id, terms)
 
     async def delete_tenant(self, tenant_id: str, *, force: bool) -> None:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from gateway.errors import InvalidRequest, UnknownModel
 from gateway.storage.database import Database, DatabaseUnavailable
 
-from .secret import Digester, new_key, prefix_of
+from .secret import Digester, is_key, new_key, prefix_of
 from .terms import KeyRecord, TenantRecord, Terms
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ class KeyTable(Protocol):
 
     async def all(self) -> tuple[Sequence[Held], Sequence[TenantRecord]]: ...
     async def add_key(self, digest: bytes, record: KeyRecord) -> None: ...
-    async def set_digest(self, key_id: str, digest: bytes, prefix: str) -> None: ...
+    async def set_digest(
+        self, key_id: str, digest: bytes, prefix: str
+    ) -> bool: ...  # False: it is revoked, or not there
     async def revoke(self, key_ids: Sequence[str], at_s: float) -> None: ...
     async def add_tenant(self, record: TenantRecord) -> None: ...
     async def drop_tenant(self, tenant_id: str) -> None: ...
@@ -76,13 +78,14 @@ class DatabaseTable:
 
         await self._database.write(work)
 
-    async def set_digest(self, key_id: str, digest: bytes, prefix: str) -> None:
-        def work(connection: Connection) -> None:
+    async def set_digest(self, key_id: str, digest: bytes, prefix: str) -> bool:
+        def work(connection: Connection) -> bool:
             from gateway.storage.tables import keys  # noqa: PLC0415 - as above
 
-            connection.execute(keys.update().where(keys.c.id == key_id).values(digest=digest, prefix=prefix))
+            in_use = (keys.c.id == key_id) & keys.c.revoked_us.is_(None)
+            return connection.execute(keys.update().where(in_use).values(digest=digest, prefix=prefix)).rowcount > 0
 
-        await self._database.write(work)
+        return await self._database.write(work)
 
     async def revoke(self, key_ids: Sequence[str], at_s: float) -> None:
         def work(connection: Connection) -> None:
@@ -147,6 +150,11 @@ def _terms(owner: str, written: str) -> Terms | None:
     except msgspec.MsgspecError as error:
         log.error("the terms of %s in the database cannot be read, it is left out: %s", owner, error)
         return None
+
+
+def tenant_taken(tenant_id: str) -> InvalidRequest:
+    """For who makes one that is there."""
+    return InvalidRequest(f"There is a tenant '{tenant_id}' already", param="id", code="name_taken")
 
 
 def _us(seconds: float | None) -> int | None:
@@ -268,7 +276,9 @@ class KeyStore:
         former = self._record(key_id)
         key = new_key()
         digest, record = self._digest(key), replace(former, prefix=prefix_of(key))
-        await table.set_digest(key_id, digest, record.prefix)
+        if not await table.set_digest(key_id, digest, record.prefix):
+            await self.refresh()  # another gateway has revoked it
+        self._record(key_id)  # it may have been revoked meanwhile, and stays so
         self._put(digest, record)
         return record, key
 
@@ -284,9 +294,13 @@ class KeyStore:
             self._put(digest, replace(record, revoked_s=at_s))
         try:
             await table.revoke(tuple(key_ids), at_s)
-        except DatabaseUnavailable:
+        except DatabaseUnavailable as error:
             self._behind.set()
-            raise
+            raise DatabaseUnavailable(
+                f"Refused from now on, but not written down yet; it will be when the database is back. Until then a restart would "
+                f"let the key in again. {error.message}",
+                detail=error.detail,
+            ) from None
         for key_id in key_ids:
             self._unsaid.pop(key_id, None)
 
@@ -299,7 +313,15 @@ class KeyStore:
         record = TenantRecord(
             id=tenant_id, display_name=display_name, terms=terms, source="database", created_s=created_s
         )
-        await table.add_tenant(record)
+        try:
+            await table.add_tenant(record)
+        except DatabaseUnavailable as error:
+            if not error.data_refused:
+                raise
+            await self.refresh()  # another gateway has made it
+            if tenant_id not in self._tenants:
+                raise
+            raise tenant_taken(tenant_id) from None
         self._tenants[tenant_id] = record
         self._has_changed()
         return record
@@ -326,7 +348,13 @@ class KeyStore:
     def _record(self, key_id: str) -> KeyRecord:
         held = self._held.get(key_id)
         if held is None or held[1].revoked_s is not None:
-            raise UnknownModel(f"There is no key '{key_id}' that is in use", param="id", code="key_not_found")
+            if is_key(key_id):
+                message = (
+                    "This is a key itself, not its id: GET /admin/keys tells the ids, as `roundhouse keys list` does"
+                )
+            else:
+                message = f"There is no key '{key_id}' that is in use"
+            raise UnknownModel(message, param="id", code="key_not_found")
         return held[1]
 
     def _put(self, digest: bytes, record: KeyRecord) -> None:

@@ -46,6 +46,11 @@ def new_key() -> str:
     return KEY_START + secrets.token_urlsafe(_SECRET_BYTES)
 
 
+def is_key(text: str) -> bool:
+    """Whether it has the form of a key of ours: then it is not repeated, wherever it stands by mistake."""
+    return text.startswith(KEY_START)
+
+
 def prefix_of(key: str) -> str:
     """What may be shown of it."""
     return key[: len(KEY_START) + _SHOWN_CHARS] + "…"

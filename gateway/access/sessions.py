@@ -17,6 +17,7 @@ from gateway.errors import RateLimited
 IDLE_S = 12 * 3600.0  # a working day's pauses; a night ends it
 ABSOLUTE_S = 7 * 86_400.0
 SESSIONS_MAX = 1_000
+SESSIONS_OF_ONE_MAX = 50  # of one key: browsers of its holder; who logs in again and again ends no others' sessions
 # As many mistakes as a hand makes; then as many guesses a second as a hand makes.
 FREE_FAILURES = 5
 FORGIVE_S = 900.0
@@ -47,7 +48,10 @@ class Sessions:
         now_s = self._clock()
         for token in [token for token, session in self._table.items() if _over(session, now_s)]:
             del self._table[token]
-        if len(self._table) >= SESSIONS_MAX:
+        own = [token for token, session in self._table.items() if session.digest == digest]
+        if len(own) >= SESSIONS_OF_ONE_MAX:
+            del self._table[min(own, key=lambda token: self._table[token].seen_s)]
+        elif len(self._table) >= SESSIONS_MAX:
             del self._table[min(self._table, key=lambda token: self._table[token].seen_s)]
         token = secrets.token_urlsafe(32)
         self._table[_of(token)] = _Session(digest, now_s)

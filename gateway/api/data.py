@@ -23,8 +23,8 @@ from gateway.errors import BodyTooLarge, CallerLeft, InvalidRequest, MethodNotAl
 from gateway.metering import request_id
 from gateway.metering.metrics import Metrics
 from gateway.metering.traces import Tracing
-from gateway.proxy.client import Client, Receive, Send, Watchman
-from gateway.proxy.headers import first, is_form
+from gateway.proxy.client import Client, Direct, Receive, Send, Watchman
+from gateway.proxy.headers import Head, first, is_form
 from gateway.proxy.peek import Peek, peek
 from gateway.proxy.pipeline import Call, Pipeline
 from gateway.proxy.routes import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_EMBEDDINGS, SPEECH, Route, Takes, route_of
@@ -82,15 +82,18 @@ class DataRoutes:
         """One exchange, from its header fields to its last byte."""
         route = route_of(scope["path"])
         silence = self._silence if _has_comments(route) else None
-        client = Client(self._watchman, receive, send, scope["state"]["fields"], silence, tail_of(route.spoken))
+        state = scope["state"]
+        direct: Direct | None = state.get("exchange")
+        client = Client(self._watchman, receive, send, state["fields"], silence, tail_of(route.spoken), direct)
         metrics = self._metrics
         metrics.in_flight += 1
         record = self._recorder.begin(scope, client, client.begun_s)
         mark = None if self._tracing is None else self._tracing.begin(scope["headers"])
         if mark is not None:
             scope["headers"] = mark.onto(scope["headers"])
+            state["learned"] = None  # each request has a trace of its own
         try:
-            await self._serve(scope, route, receive, client)
+            await self._serve(scope, route, receive, client, direct)
         except asyncio.CancelledError:
             if not client.left:
                 raise
@@ -103,9 +106,9 @@ class DataRoutes:
             client.unwatch()
             metrics.in_flight -= 1
             now_s = client.now_s()
-            request_id.end(scope["state"])
+            request_id.end(state)
             entry = self._recorder.end(record, now_s)
-            came_s = scope["state"].get("came_s", client.begun_s)
+            came_s = state.get("came_s", client.begun_s)
             metrics.ended(entry, max(0, int((now_s - came_s - client.queued_s - client.apart_s) * 1e6)))
             if mark is not None and self._tracing is not None:
                 self._tracing.ended(mark, entry, int(client.upstream_s * 1e6))
@@ -113,7 +116,7 @@ class DataRoutes:
     def _fill_silence(self, call: Call, client: Client) -> None:
         """As the caller wants to hear of a load."""
         route = call.route
-        want = wanted(call.headers)
+        want = wanted(call.head.fields)
         if want is Wanted.USUAL or not _has_comments(route):
             return
         if want is Wanted.EVENTS and not route.usage_option:
@@ -125,7 +128,9 @@ class DataRoutes:
             Silence(self._keepalive_s, self._progress, want, chat=chat, id=prefix + stamp.id, created=stamp.created)
         )
 
-    async def _serve(self, scope: Mapping[str, Any], route: Route, receive: Receive, client: Client) -> None:
+    async def _serve(
+        self, scope: Mapping[str, Any], route: Route, receive: Receive, client: Client, direct: Direct | None
+    ) -> None:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST")
         headers = scope["headers"]
@@ -133,17 +138,19 @@ class DataRoutes:
         if route.takes is not Takes.JSON and (route.takes is Takes.FORM or is_form(headers)):
             await self._upload(scope, route, principal, receive, client)
             return
-        try:
-            body = await self._body(headers, receive)
-        finally:
-            client.apart_s += client.now_s() - client.begun_s
+        body = None if direct is None else direct.take_whole(self._max_body_bytes)
         if body is None:
-            client.left = True
-            return
+            try:
+                body = await self._body(headers, receive)
+            finally:
+                client.apart_s += client.now_s() - client.begun_s
+            if body is None:
+                client.left = True
+                return
         client.bytes_in = len(body)
         if principal.capture and self._capture_max_bytes:
             client.keep(body, self._capture_max_bytes)
-        call = Call(principal, route, scope["query_string"], headers, body, _seen(body, route, scope))
+        call = Call(principal, route, scope["query_string"], _head_of(scope), body, _seen(body, route, scope))
         if call.seen.stream:
             self._fill_silence(call, client)
         if route.spoken is Spoken.OLLAMA and (reason := is_load_only(body)):
@@ -171,7 +178,8 @@ class DataRoutes:
             fields = await upload.fields()
             client.apart_s += client.now_s() - client.begun_s
             _refuse_stream(route, fields.stream, scope["path"])
-            call = Call(principal, route, scope["query_string"], headers, upload, Peek(fields.model, fields.stream))
+            head = _head_of(scope)
+            call = Call(principal, route, scope["query_string"], head, upload, Peek(fields.model, fields.stream))
             if fields.stream:
                 self._fill_silence(call, client)
             await self._pipeline.serve(call, client)
@@ -218,6 +226,17 @@ class DataRoutes:
                 await client.end()
         elif not client.ended:
             raise error
+
+
+def _head_of(scope: Mapping[str, Any]) -> Head:
+    """The same one for as long as the server sees the same header fields come again."""
+    learned: dict[str, Any] | None = scope["state"].get("learned")
+    if learned is None:
+        return Head(scope["headers"])
+    head = learned.get("head")
+    if head is None:
+        head = learned["head"] = Head(scope["headers"])
+    return head
 
 
 def _has_comments(route: Route) -> bool:

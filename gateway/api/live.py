@@ -2,7 +2,8 @@
 
 The law: what is told is worked out once, however many look, and only while somebody looks; nobody who reads slowly holds up anybody
 else: states are replaced by later ones, and of happenings and requests the oldest are lost, which is said (`reset`). A request pays
-nothing for it: what has changed is looked for a few times a second.
+nothing for it: what has changed is looked for a few times a second. A stream lives for seconds and is taken up again where it ended
+(`again`), so that who asks is looked at anew: a key that was taken back, or a session that is over, is told nothing more.
 
 Each event's id is `RUN.HAPPENINGS.REQUESTS`, how much had been told by then; a browser that comes back with it is told what it
 missed. Source: WHATWG HTML §9.2 (server-sent events: `id`, `retry`, `Last-Event-ID`).
@@ -37,6 +38,7 @@ TOLD_AT_FIRST = 300  # happenings for who comes anew: what the dashboard keeps
 ENDED_MAX = 100  # requests told in one beat: more nobody can read. Those whose beginning was told are always told.
 RUNNING_MAX = 200  # of those in progress
 RETRY_MS = 1000
+LIFE_S = 5.0  # of one stream; taking it up again is one small request on the same connection
 
 _ID = re.compile(r"([0-9a-f]{8})\.([0-9]{1,15})\.([0-9]{1,15})")
 _encode = msgspec.json.Encoder().encode
@@ -72,6 +74,11 @@ class Subscriber:
         """The newest of each target only."""
         self._loads[target] = load
         self._news.set()
+
+    def send_away(self) -> None:
+        """To ask again at once."""
+        self.tell(_event("again", {}))
+        self.close()
 
     def close(self) -> None:
         """After what is queued comes the end."""
@@ -134,14 +141,17 @@ class Hub:
         """How many look."""
         return len(self._subscribers)
 
-    async def follow(self, last_id: str = "") -> AsyncIterator[bytes]:
-        """Events, in pieces of one or more, until the journal is closed. Ending the iteration frees everything."""
+    async def follow(self, last_id: str = "", life_s: float | None = None) -> AsyncIterator[bytes]:
+        """Events, in pieces of one or more, until the journal is closed or its life is over. Ending the iteration frees everything."""
         subscriber = self._enter(last_id)
+        over = None if life_s is None else asyncio.get_running_loop().call_later(life_s, subscriber.send_away)
         try:
             yield b"retry: %d\n\n" % RETRY_MS
             while piece := await subscriber.take():
                 yield piece
         finally:
+            if over is not None:
+                over.cancel()
             self._leave(subscriber)
 
     # ------------------------------------------------------------ coming and going
@@ -304,6 +314,6 @@ def live_routes(hub: Hub) -> list[HTTPRouteHandler]:
         last_id = request.headers.get("last-event-id", "")
         # nginx would keep events back until it has some kilobytes of them
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        return Stream(hub.follow(last_id), media_type="text/event-stream", headers=headers)
+        return Stream(hub.follow(last_id, LIFE_S), media_type="text/event-stream", headers=headers)
 
     return [follow_live]

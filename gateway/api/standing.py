@@ -5,6 +5,7 @@ The law: reading changes nothing, and costs well under a millisecond with hundre
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -49,6 +50,7 @@ class Standing:
     Args:
         ledger: how it stands; None: it is off.
         clock: monotonic seconds, the residency's.
+        wall_clock: seconds since the epoch, which requests begin by; a browser's own clock may be another.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Standing:
         rates: Rates,
         ledger: Callable[[], LedgerWords | None],
         clock: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._catalog = catalog
         self._residency = residency
@@ -70,6 +73,7 @@ class Standing:
         self._rates = rates
         self._ledger = ledger
         self._clock = clock
+        self._wall_clock = wall_clock
         self._board = Board(residency)
         self._process = psutil.Process()
         self._providers: list[Mapping[str, Any]] = []
@@ -89,6 +93,7 @@ class Standing:
             "rates": self._rates_now(),
             "ledger": self._ledger_now(),
             "closing": self._residency.closing,
+            "at_s": self._wall_clock(),
         }
 
     def _queued(self, waiting: WaitingView) -> Mapping[str, Any]:

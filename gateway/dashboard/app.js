@@ -22,6 +22,7 @@ const main = document.getElementById("main");
 let session = { needed: false, name: "", admin: true, version: "" };
 let leave = null; // the present page's unmount
 let turn = 0; // which navigation this is: a slow module must not overwrite a later page
+let unfetched = false; // the page could not be had: the gateway was away
 
 // ------------------------------------------------------------------ router
 
@@ -42,6 +43,7 @@ function decode(written) {
 
 async function show() {
   const mine = ++turn;
+  unfetched = false;
   const to = route(location.hash);
   await unmount();
   if (mine !== turn) return;
@@ -63,9 +65,11 @@ async function show() {
     else gone?.();
   } catch (error) {
     if (mine !== turn || error.status === 401) return;
-    console.warn(error);
+    unfetched = error.status === 0 || error instanceof TypeError;
+    if (!unfetched) console.warn(error);
+    const why = unfetched ? new ApiError(0, "unreachable", "The gateway cannot be reached. Is it running?") : error;
     // again means anew: a module that could not be fetched stays failed for the life of a document
-    replace(main, heading(PAGES[to.page]), failedCard(`${PAGES[to.page]} cannot be shown`, error, () => location.reload()));
+    replace(main, heading(PAGES[to.page]), failedCard(`${PAGES[to.page]} cannot be shown`, why, () => location.reload()));
   }
 }
 
@@ -124,24 +128,32 @@ async function begin() {
   return show();
 }
 
-async function login(why) {
+async function login() {
+  const had = session.name !== "";
+  session = { ...session, name: "" };
   turn += 1;
   live.stop();
+  standing.clear();
+  drawBanners([]);
   await unmount();
   document.body.classList.add("out");
   document.getElementById("logout").hidden = true;
   document.title = "Log in · Roundhouse";
   const { mountLogin } = await import("./pages/login.js");
-  mountLogin(main, { why: why?.code === "session_expired" ? why.message : "", done: begin });
+  mountLogin(main, { why: had ? "Your session is over: its key was revoked or has expired, or the gateway was started anew. Log in again." : "", done: begin });
 }
 
-whenUnauthorized((error) => {
-  if (!document.body.classList.contains("out")) login(error);
+whenUnauthorized(() => {
+  if (!document.body.classList.contains("out")) login();
 });
 
 document.getElementById("logout").addEventListener("click", async () => {
-  await api.post("/admin/logout", {}).catch((error) => toast(error.message, "bad"));
-  login();
+  try {
+    await api.post("/admin/logout", {});
+  } catch (error) {
+    if (error.status !== 401) return void toast(`Not logged out: ${error.message}`, "bad");
+  }
+  location.reload(); // nothing of what was seen or written stays in the page
 });
 
 // ------------------------------------------------------------------ banners
@@ -164,7 +176,15 @@ export function banner(id, kind, words, action) {
   drawBanners([...standing]);
 }
 
+const QUIET_MS = 500;
+let away = false;
+let fetched = false;
+
 live.on("status", (status) => {
+  if (status === "live") fetchPages();
+  if (status === "live" && away && unfetched) location.reload();
+  if (status === "lost") banner("closing", "warn", null); // it has gone: that is said below
+  away = status === "lost" || (away && status === "connecting");
   const link = document.getElementById("link");
   const words = { live: "Live", polling: "Polling", connecting: "Connecting", lost: "Disconnected", idle: "" }[status];
   text(link, words);
@@ -181,6 +201,13 @@ live.on("state", (state) => {
   banner("ledger", "warn", lag ? `The ledger cannot be written (${ledger.error || "no reason known"}); requests go on, ${kept}.` : null);
   banner("closing", "warn", closing ? "The gateway is shutting down: it takes no new requests." : null);
 });
+
+/** All pages at once, as soon as it is quiet: to look at another one must not need a gateway that is there. */
+function fetchPages() {
+  if (fetched) return;
+  fetched = true;
+  setTimeout(() => ["login", ...Object.keys(PAGES)].forEach((name) => import(`./pages/${name}.js`).catch(() => {})), QUIET_MS);
+}
 
 live.on("happening", (one) => {
   if (one.what === "load_failed" || one.what === "died") announce(`${one.target}: ${one.what.replace("_", " ")}`);

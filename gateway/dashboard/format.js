@@ -110,6 +110,12 @@ export function moment(atS) {
   return `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())} ${clock(atS)}`;
 }
 
+/** Seconds since the epoch → "14:03:09"; of another day than `nowS`'s also which: "11-21 14:03:09". */
+export function stamp(atS, nowS) {
+  const day = (one) => moment(one).slice(0, 10);
+  return day(atS) === day(nowS) ? clock(atS) : moment(atS).slice(5);
+}
+
 /** "3 models", "1 model". */
 export function count(value, one, many = `${one}s`) {
   return `${number(value)} ${value === 1 ? one : many}`;

@@ -1,13 +1,14 @@
 // What is happening now: one stream for the whole page, shared by all of its parts.
 //
 // The law: there is one connection; it comes back by itself and says so while it is away; the last word on everything is kept, so
-// that a page opened later need not wait. A gateway without /admin/live is read by polling /admin/residency and /admin/events.
+// that a page opened later need not wait. The gateway ends each stream after some seconds with `again`, which is no being away. A gateway without /admin/live is read by polling /admin/residency and /admin/events.
 
 import { ApiError, api, stream } from "./api.js";
 
 const POLL_MS = 2000;
 const SILENT_MS = 9000; // the gateway says its state every 2 s: four times nothing is a dead connection
-const RETRY_MS = [500, 1000, 2000, 5000, 10000];
+const RETRY_MS = [500, 1000, 2000, 5000];
+const SKEW_S = 2; // clocks that differ by less are taken for the same: what is told takes a moment to come
 const KEPT = 300;
 const HIDDEN_MS = 20_000;
 
@@ -27,6 +28,13 @@ class Live {
   #stop = null;
   #lastId = "0"; // 0: all that is still kept
   #lastSeq = 0;
+  #again = false; // the stream's end was announced
+  #skew_s = 0;
+
+  /** The gateway's time in seconds since the epoch: what began when is told by its clock, and this machine's may be another. */
+  get now_s() {
+    return Date.now() / 1000 + this.#skew_s;
+  }
 
   /** Listen for `state`, `happening`, `request`, `load` or `status`. Returns how to stop. */
   on(name, fn) {
@@ -54,6 +62,7 @@ class Live {
   stop() {
     this.#stop?.abort();
     this.#stop = null;
+    this.#again = false;
     this.#say("idle");
   }
 
@@ -65,7 +74,7 @@ class Live {
 
   async #run(signal) {
     for (let tries = 0; !signal.aborted; tries += 1) {
-      if (this.status !== "lost") this.#say("connecting");
+      if (this.status !== "lost" && !this.#again) this.#say("connecting");
       try {
         await this.#follow(signal, () => (tries = -1));
       } catch (error) {
@@ -73,6 +82,8 @@ class Live {
         if (error instanceof ApiError && error.status === 404) return this.#poll(signal);
       }
       if (signal.aborted) return;
+      if (this.#again && tries < 0) continue;
+      this.#again = false;
       const pause = RETRY_MS[Math.min(Math.max(tries, 0), RETRY_MS.length - 1)];
       this.retryAt = Date.now() + pause;
       // a proxy that ends long answers, or a restart, is no news as long as the first try brings it back
@@ -99,8 +110,9 @@ class Live {
         onOpen: () => {
           onOpen();
           // what ended while we were away was not told to us
-          this.requests.clear();
-          this.loads.clear();
+          if (!this.#again) this.requests.clear();
+          if (!this.#again) this.loads.clear();
+          this.#again = false;
           this.#say("live");
         },
         onEvent: ({ id, event, data }) => {
@@ -155,7 +167,11 @@ class Live {
       this.requests.clear(); // we were too slow or too long away: some of their ends were not told
     } else if (name === "load") {
       this.loads.set(data.target, { ...data, seen_ms: Date.now() });
+    } else if (name === "again") {
+      this.#again = true;
     } else if (name === "state") {
+      const skew_s = (data.at_s ?? Date.now() / 1000) - Date.now() / 1000;
+      this.#skew_s = Math.abs(skew_s) < SKEW_S ? 0 : skew_s;
       const loading = new Set((data.residents ?? []).filter((one) => one.phase === "loading").map((one) => one.target));
       for (const target of this.loads.keys()) if (!loading.has(target)) this.loads.delete(target);
     }

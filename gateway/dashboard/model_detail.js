@@ -2,7 +2,7 @@
 
 import { modelActions, planOf } from "./actions.js";
 import { h, keyed, perFrame, replace, set, text } from "./dom.js";
-import { age, bytes, clock, context, number, perMillion, seconds } from "./format.js";
+import { age, bytes, context, number, perMillion, seconds, stamp } from "./format.js";
 import { rowOf, standing } from "./model_rows.js";
 import { badge, busy, copyButton, emptyCard, failedCard, heading } from "./ui.js";
 import { footprintWords, happeningWords, planWords, sourceWords } from "./words.js";
@@ -25,7 +25,7 @@ export async function mountModel(root, { api, live, id }) {
   const log = logCard(api, entry);
   const decided = decidedCard();
   const draw = perFrame(() => {
-    const row = rowOf(entry, standing(live.state));
+    const row = rowOf(entry, standing(live.state, live.happenings));
     const wanted = `${row.state} ${row.pinned}`;
     if (state.dataset.shown !== wanted) replace(state, badge(row.state, row.state, row.why), row.pinned && [" ", badge("pinned", "plain")]);
     state.dataset.shown = wanted;
@@ -75,7 +75,7 @@ function fill(node, { id, created, roundhouse: about = {} }) {
     Quantization: about.quantization,
     "On disk": about.size_bytes ? bytes(about.size_bytes) : "",
     Price: price && (about.cost === "free" ? "free" : `${price} (per million tokens)`),
-    Since: created ? new Date(created * 1000).toISOString().slice(0, 10) : "",
+    Since: created && about.state === "remote" ? new Date(created * 1000).toISOString().slice(0, 10) : "",
     Description: about.description,
   };
   replace(node, Object.entries(rows).filter(([, value]) => value).map(([name, value]) => [h("dt", null, name), h("dd", null, value)]));
@@ -92,7 +92,7 @@ function drawMemory(node, row, live) {
         Because: (resident.why ?? "").replaceAll("_", " "),
         "Its load": load && row.state === "loading" ? `${Number.isFinite(load.percent) ? `${Math.round(load.percent)} %` : `for ${age(load.elapsed_s)}`}${Number.isFinite(load.eta_s) ? `, about ${seconds(Math.ceil(load.eta_s))} left` : ""}` : resident.load_s ? `took ${seconds(resident.load_s)}` : "under way",
       }
-    : { State: row.managed ? (row.why ? `not in memory: ${row.why}` : "not in memory") : "served elsewhere: it takes no memory here", "Load takes": row.load_s ? `about ${seconds(row.load_s)}` : "" };
+    : { State: row.managed ? (row.why ? `not in memory; its last load failed: ${row.why}` : "not in memory") : "served elsewhere: it takes no memory here", "Load takes": row.load_s ? `about ${seconds(row.load_s)}` : "" };
   const wanted = Object.entries(rows).filter(([, value]) => value);
   if (node.dataset.names !== wanted.map(([name]) => name).join()) replace(node, wanted.map(([name]) => [h("dt", null, name), h("dd")]));
   node.dataset.names = wanted.map(([name]) => name).join();
@@ -123,7 +123,7 @@ function decidedCard() {
     key: (one) => `${one.seq} ${one.at_s}`,
     make: (one) => {
       const { words, kind } = happeningWords(one);
-      return h("li", { class: kind }, h("time", { datetime: new Date(one.at_s * 1000).toISOString() }, clock(one.at_s)), h("span", null, words));
+      return h("li", { class: kind }, h("time", { datetime: new Date(one.at_s * 1000).toISOString() }, stamp(one.at_s, Date.now() / 1000)), h("span", null, words));
     },
   });
   return {

@@ -2,8 +2,8 @@
 
 import { bytes, context, perMillion, seconds } from "./format.js";
 
-/** One entry of /v1/models and the live state → a row. `live`: {residents: Map target → resident, cooling, queued: Set} */
-export function rowOf(entry, { residents, cooling, queued }) {
+/** One entry of /v1/models and the live state → a row. `live`: {residents: Map target → resident, cooling, queued: Set, failed: Map} */
+export function rowOf(entry, { residents, cooling, queued, failed }) {
   const about = entry.roundhouse ?? {};
   const targets = about.targets ?? [];
   const target = targets.find((one) => residents.has(one)) ?? targets[0] ?? entry.id;
@@ -17,7 +17,8 @@ export function rowOf(entry, { residents, cooling, queued }) {
     provider: about.provider ?? entry.owned_by ?? "",
     aliases: about.aliases ?? [],
     state: stateOf(about, resident, cooling[target], queued.has(target)),
-    why: cooling[target] ?? "",
+    why: cooling[target] ?? failed.get(target) ?? "",
+    failed: failed.has(target),
     leases: resident?.leases ?? 0,
     pinned: resident?.pinned ?? about.pinned ?? false,
     size: held ?? about.size_bytes ?? null,
@@ -39,13 +40,23 @@ function stateOf(about, resident, failed, waits) {
   return ["remote", "unreachable"].includes(about.state) ? about.state : "cold";
 }
 
-/** The live state, indexed for `rowOf`. */
-export function standing(state) {
+/** The live state, indexed for `rowOf`; `happenings`, oldest first, tell whose last load went wrong. */
+export function standing(state, happenings = []) {
   return {
+    failed: failures(happenings),
     residents: new Map((state?.residents ?? []).map((one) => [one.target, one])),
     cooling: state?.cooling_down ?? {},
     queued: new Set((state?.queue ?? []).map((one) => one.target)),
   };
+}
+
+function failures(happenings) {
+  const failed = new Map();
+  for (const one of happenings) {
+    if (one.what === "load_failed" || one.what === "died") failed.set(one.target, one.detail || one.words || "no reason known");
+    else if (one.what === "load_started" || one.what === "loaded") failed.delete(one.target);
+  }
+  return failed;
 }
 
 const STATES = {
@@ -53,7 +64,7 @@ const STATES = {
   local: (row) => row.managed,
   remote: (row) => !row.managed,
   free: (row) => row.free || row.managed,
-  trouble: (row) => ["failed", "unreachable"].includes(row.state),
+  trouble: (row) => row.failed || ["failed", "unreachable"].includes(row.state),
   pinned: (row) => row.pinned,
 };
 

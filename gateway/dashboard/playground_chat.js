@@ -1,6 +1,6 @@
 /* Chat and compare: one composer, one or two lanes, a system prompt, parameters and pictures.
  *
- * The law: what was said is kept while the page is open, also when another page is looked at meanwhile; an unsent text is never lost.
+ * The law: a conversation lives as long as the document: while another page is looked at its answer goes on, and an unsent text stays.
  */
 
 import { h, replace, text } from "./dom.js";
@@ -10,30 +10,40 @@ import { picturesIn, readPictures } from "./playground_pictures.js";
 import { PARAMETERS, asCurl, chatBody } from "./playground_request.js";
 import { copyButton, field, toast } from "./ui.js";
 
-/** What is kept per kind ("chat", "compare") while the page is open. */
-const kept = new Map();
+const kept = new Map(); // how many lanes → the chat
 
-function memory(kind, count) {
-  if (!kept.has(kind)) {
-    kept.set(kind, { system: "", draft: "", settings: {}, inTurn: true, pictures: [], lanes: Array.from({ length: count }, () => ({ model: "", turns: [] })) });
-  }
-  return kept.get(kind);
+/** The chat with so many lanes, as it was left; `preferred`: the model that was asked for by whoever leads here, or "". */
+export function chatOf({ models, count, announce, preferred }) {
+  if (!kept.has(count)) kept.set(count, new Chat({ models, count, announce }));
+  const chat = kept.get(count);
+  chat.take(models, preferred);
+  return chat;
 }
 
-export class Chat {
-  constructor({ models, count, announce, preferred }) {
-    this.memory = memory(count === 1 ? "chat" : "compare", count);
-    this.lanes = this.memory.lanes.map((lane, i) => {
-      lane.model ||= (i === 0 ? preferred : "") || models[Math.min(i, models.length - 1)]?.id || "";
-      const one = new ModelField(models, { label: count === 1 ? "Model" : `Model ${"AB"[i]}`, value: lane.model, onchange: () => (lane.model = one.value) });
-      return new Lane({ field: one, turns: lane.turns, label: count === 1 ? "Conversation" : `Conversation ${"AB"[i]}`, announce });
+class Chat {
+  constructor({ models, count, announce }) {
+    this.memory = { system: "", draft: "", settings: {}, inTurn: true, pictures: [] };
+    this.lanes = Array.from({ length: count }, (_, i) => {
+      const field = new ModelField(models, { label: count === 1 ? "Model" : `Model ${"AB"[i]}` });
+      return new Lane({ field, turns: [], label: count === 1 ? "Conversation" : `Conversation ${"AB"[i]}`, announce });
     });
     this._build();
     this._busy();
   }
 
+  /** The models as they are now. A field that was left empty, or whose model has gone, gets another. */
+  take(models, preferred) {
+    this.lanes.forEach(({ field }, i) => {
+      field.list(models);
+      const usual = models[Math.min(i, models.length - 1)]?.id ?? "";
+      field.value = (i === 0 && preferred) || field.value || usual;
+    });
+    requestAnimationFrame(() => this.lanes.forEach((lane) => lane.back()));
+  }
+
+  /** Nobody looks: what is being answered goes on. */
   close() {
-    this.lanes.forEach((lane) => lane.stop());
+    this.lanes.forEach((lane) => lane.leave());
   }
 
   standing(states) {

@@ -10,10 +10,10 @@ const MOST_LINES = 40;
 const kept = { model: "", lines: "The cat sat on the mat.\nA kitten rests on a rug.\nThe stock market fell today." };
 
 export class Embed {
-  constructor({ models, api }) {
+  constructor({ models, api, preferred }) {
     this.api = api;
     const able = [...models.filter(embeds), ...models.filter((model) => !embeds(model))];
-    kept.model ||= able[0]?.id ?? "";
+    kept.model = preferred || kept.model || (able[0]?.id ?? "");
     this.field = new ModelField(able, { label: "Model", value: kept.model, onchange: () => (kept.model = this.field.value) });
     this.lines = h("textarea", { rows: "8", value: kept.lines, oninput: () => (kept.lines = this.lines.value) });
     this.button = h("button", { type: "button", class: "primary", onclick: () => busy(this.button, () => this._embed()) }, "Embed");

@@ -1,6 +1,6 @@
 /* One conversation with one model: its turns, the answer as it streams in, its figures. Chat has one lane, compare has two.
  *
- * The law: a stream is drawn at most once per frame; stopping, failing and leaving all end it, and what had come stays readable.
+ * The law: a stream is drawn at most once per frame; stopping and failing end it, leaving the page does not; what had come stays readable.
  */
 
 import { stream } from "./api.js";
@@ -23,6 +23,19 @@ export class Lane {
     this.cleared = 0;
     turns.forEach((turn) => this._append(turn));
     this._nothing();
+  }
+
+  /** Another page is looked at: the place in the conversation is kept, which a node that is taken out forgets. */
+  leave() {
+    this.place = this._follows ? null : this.log.scrollTop;
+  }
+
+  back() {
+    this.log.scrollTop = this.place ?? this.log.scrollHeight;
+  }
+
+  get _follows() {
+    return this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 40;
   }
 
   get isBusy() {
@@ -92,7 +105,7 @@ export class Lane {
     Object.assign(answered, answer.parts(), { figures: answer.figures(), error: answer.error, finish: answer.finish });
     answered.load = answer.load;
     answered.waiting_s = answer.first_s === null && !answered.done ? performance.now() / 1000 - answer.started_s : null;
-    const follows = this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 40;
+    const follows = this._follows;
     drawn(answered);
     if (follows) this.log.scrollTop = this.log.scrollHeight;
   }

@@ -23,7 +23,7 @@ const COLUMNS = [["least", "Least"], ["mean", "Mean"], ["p50", "p50"], ["p95", "
 export class LoadTest {
   constructor({ models, announce, preferred }) {
     this.announce = announce;
-    kept.model ||= preferred || (models[0]?.id ?? "");
+    kept.model = preferred || kept.model || (models[0]?.id ?? "");
     this.field = new ModelField(models, { label: "Model", value: kept.model, onchange: () => (kept.model = this.field.value) });
     this.chart = new Chart({ title: "Latency of each request", height: HEIGHT, draw: (width) => this._plot(width) });
     this.draw = perFrame(() => this._draw());

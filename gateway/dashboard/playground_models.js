@@ -22,17 +22,28 @@ export function embeds(model) {
 export class ModelField {
   constructor(models, { label, value = "", onchange = () => {} }) {
     fields += 1;
-    this.models = new Map(models.map((model) => [model.id, model]));
     this.badge = h("span", { class: "model-state" });
     this.input = h("input", { list: `models-${fields}`, value, placeholder: "Choose a model", autocomplete: "off", spellcheck: "false",
       onfocus: () => this.input.select(), oninput: () => this._mark(), onchange });
     this.node = h("label", { class: "field model-field" }, h("span", null, label, " ", this.badge), this.input,
-      h("datalist", { id: `models-${fields}` }, models.map((model) => h("option", { value: model.id }, model.roundhouse?.state ?? ""))));
+      (this.options = h("datalist", { id: `models-${fields}` })));
+    this.list(models);
+  }
+
+  /** These may be chosen from now on. */
+  list(models) {
+    this.models = new Map(models.map((model) => [model.id, model]));
+    replace(this.options, models.map((model) => h("option", { value: model.id }, model.roundhouse?.state ?? "")));
     this._mark();
   }
 
   get value() {
     return this.input.value.trim();
+  }
+
+  set value(name) {
+    this.input.value = name;
+    this._mark();
   }
 
   /** Where the models stand now. */

@@ -25,7 +25,8 @@ export async function busy(button, action) {
   try {
     return await action();
   } catch (error) {
-    if (error.name !== "AbortError" && error.status !== 401) toast(error.message, "bad");
+    // that the gateway is away stands above the page, for as long as it is
+    if (error.name !== "AbortError" && error.status !== 401) toast(error.message, error.status === 0 ? "warn" : "bad");
     return undefined;
   } finally {
     button.ariaBusy = null;
@@ -95,6 +96,11 @@ export function failedCard(title, error, again) {
 /** A card that says that there is nothing yet, and what to do. */
 export function emptyCard(words, ...more) {
   return h("div", { class: "empty" }, h("p", null, words), ...more);
+}
+
+/** Words in which `…` is a command or a file, as nodes. */
+export function quoted(words) {
+  return words.split("`").map((part, at) => (at % 2 === 1 ? h("code", null, part) : part));
 }
 
 /** A page's heading line. `more`: controls at its end. */

@@ -16,6 +16,12 @@ export function footprintWords(footprint) {
   return parts.length ? parts.map(([device, size]) => `${bytes(size)} of ${device}`).join(" + ") : "nothing";
 }
 
+/** What to do where there is no model at all; `…` are commands. */
+export const FIRST_MODEL = [
+  "There is no model yet. Fetch a small one with `roundhouse pull`, or put a .gguf file into the models folder (server.models_dir).",
+  "Ollama, LM Studio and APIs are named under [providers] in the configuration; `roundhouse doctor` says what can be found here.",
+];
+
 const LEFT = {
   idle: "nobody used it",
   admin: "unloaded by hand",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -54,6 +55,27 @@ _NOT_TO_CALLER = frozenset(
 )
 # Proxies in front of us must not collect a stream: nginx heeds the second field, caches the first.
 STREAM_FIELDS = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+
+
+class Head:
+    """A caller's header fields, with what has been made of them: a caller sends the same ones with request after request.
+
+    `made` is for whoever makes something of them, under a mark of its own; the body's length is not to be relied on.
+    """
+
+    __slots__ = ("_to_upstream", "fields", "made")
+
+    def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
+        self.fields = fields
+        self.made: dict[object, Any] = {}
+        self._to_upstream: list[tuple[bytes, bytes]] | None = None
+
+    @property
+    def to_upstream(self) -> list[tuple[bytes, bytes]]:
+        """Those that an upstream may see; the same list each time."""
+        if self._to_upstream is None:
+            self._to_upstream = to_upstream(self.fields)
+        return self._to_upstream
 
 
 def to_upstream(headers: Headers) -> list[tuple[bytes, bytes]]:

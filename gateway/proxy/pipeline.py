@@ -8,8 +8,9 @@ same for more. The first content byte commits: after it no other target is tried
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -37,7 +38,7 @@ from providers.errors import (
 from .client import Client
 from .forward import Passage, SendUpstream, forward
 from .guard import Guard, Judge
-from .headers import to_upstream, translated_to_upstream
+from .headers import Head, translated_to_upstream
 from .peek import Peek, with_model
 from .policy import Policy
 from .routes import Route
@@ -75,7 +76,7 @@ class Call(msgspec.Struct, frozen=True):
     principal: Principal
     route: Route
     query: bytes  # b"" or b"beta=true"
-    headers: Sequence[tuple[bytes, bytes]]
+    head: Head
     body: bytes | Upload
     seen: Peek
 
@@ -175,9 +176,17 @@ class Pipeline:
             raise
         self._toll.settle(held, client, None)
 
-    async def _try(self, call: Call, client: Client, model: Model, targets: Sequence[Target]) -> None:
-        """One target after the other."""
+    def _try(
+        self, call: Call, client: Client, model: Model, targets: Sequence[Target]
+    ) -> Coroutine[Any, Any, None]:
         policy = self._policies.get(model.name) if self._policies else None
+        if len(targets) == 1:
+            target = targets[0]
+            return self._attempt(_Trip(call, client, policy, target, self._upstreams[target.provider], more=False))
+        return self._try_each(call, client, policy, targets)
+
+    async def _try_each(self, call: Call, client: Client, policy: Policy | None, targets: Sequence[Target]) -> None:
+        """One target after the other."""
         last = len(targets) - 1
         for place, target in enumerate(targets):
             try:
@@ -277,19 +286,24 @@ class Pipeline:
         who = _who(target, trip.upstream)
         refused: list[Route | None] = []
         while True:
-            ways = [way for way in self._ways_to(target, call.route, client.now_s()) if way not in refused]
+            now_s = client.now_s()
+            ways = self._ways_to(target, call.route, now_s)
+            if refused:
+                ways = [way for way in ways if way not in refused]
             if not ways:
-                self._believe(who, refused, client.now_s(), GUESSED_S)
+                self._believe(who, refused, now_s, GUESSED_S)
                 raise _not_served(call.seen.model, (target,), call.route)
+            way = ways[0]
+            unsure = self._ways.may_lack(who, way, now_s)
             try:
-                await self._forward(trip, engine, ways[0], takes_option=None not in refused)
+                await self._forward(trip, engine, way, unsure=unsure, takes_option=None not in refused)
             except _Again as again:
                 client.resume()
                 refused.append(again.lacks)
                 continue
             finally:
-                if client.committed and client.status < 400:
-                    self._ways.served(who, ways[0], client.now_s())
+                if (unsure or refused) and client.committed and client.status < 400:
+                    self._ways.served(who, way, client.now_s())
                     self._believe(who, refused, client.now_s(), ABSENT_S)
             return
 
@@ -300,7 +314,9 @@ class Pipeline:
             elif for_s == ABSENT_S:
                 self._ways.no_usage(who, now_s)
 
-    async def _forward(self, trip: _Trip, engine: Engine | None, way: Route, *, takes_option: bool) -> None:
+    async def _forward(
+        self, trip: _Trip, engine: Engine | None, way: Route, *, unsure: bool, takes_option: bool
+    ) -> None:
         call, target, upstream, client = trip.call, trip.target, trip.upstream, trip.client
         body: bytes | Body
         said = _AS_IT_CAME
@@ -318,18 +334,20 @@ class Pipeline:
                 said = await asyncio.to_thread(worded, call.body, wish, self._stamp)
             body = said.body
             client.tell(*_about(call.route, way, said.translation))
-        path = way.path
+        path, head, as_it_is = way.path, call.head, said.translation is None
         request = Request(
             method=b"POST",
-            path=path + b"?" + call.query if call.query and said.translation is None else path,
-            headers=to_upstream(call.headers) if said.translation is None else translated_to_upstream(call.headers),
+            path=path + b"?" + call.query if call.query and as_it_is else path,
+            headers=head.to_upstream if as_it_is else translated_to_upstream(head.fields),
             body=body,
             first_byte_s=upstream.first_byte_s,
             idle_s=upstream.idle_s,
+            made=head.made if as_it_is else None,
         )
-        asked = call.body if isinstance(call.body, bytes) else b""
-        lacking = way if self._ways.may_lack(_who(target, upstream), way, client.now_s()) else None
-        excuse = partial(_excuse, lacking, said.asks, asked)
+        excuse = None
+        if unsure or said.asks:
+            asked = call.body if isinstance(call.body, bytes) else b""
+            excuse = partial(_excuse, way if unsure else None, said.asks, asked)
         passage = Passage(target.provider, call.route.spoken, said.hides, said.translation, excuse)
         send = upstream.provider.send if engine is None else engine.send
         if upstream.guard is None:

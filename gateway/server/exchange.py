@@ -94,6 +94,8 @@ class Exchange:
             if not (self.ended or self.left):
                 log.error("an exchange ended without a whole answer")
                 self._broken(500, "Internal error; the log has the details")
+        finally:
+            scope["state"].pop("exchange", None)  # tasks that it has begun may remember its state for long
 
     # ------------------------------------------------------------ the request
 
@@ -114,6 +116,13 @@ class Exchange:
             await self._news()
         return {"type": "http.disconnect"}
 
+    def take_whole(self, most_bytes: int) -> bytes | None:
+        """The body, where all of it is here already and it is not larger; None: `receive` will tell it. For the first word only."""
+        if not self.whole or self._told_end or self.size > most_bytes:
+            return None
+        self._told_end = True
+        return self._take()
+
     def feed(self, piece: bytes) -> None:
         """A piece of the body came. After the answer's end it is thrown away."""
         self._expects = False
@@ -121,6 +130,12 @@ class Exchange:
             self._pieces.append(piece)
             self.size += len(piece)
             self.wake()
+
+    def hold(self, body: bytes) -> None:
+        """All of the body came at once."""
+        self._pieces.append(body)
+        self.size = len(body)
+        self.whole = True
 
     def complete(self) -> None:
         """The request's end came."""
@@ -181,6 +196,15 @@ class Exchange:
             if message["type"] != "http.response.start":
                 raise RuntimeError(f"{message['type']} before the answer's start")
             self._start(message["status"], message.get("headers", ()))
+
+    def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """A whole answer, as two messages to `send` would be. Raises: as `send`."""
+        if self.left:
+            return
+        if self.started or self.ended:
+            raise RuntimeError("a whole answer after another one's start")
+        self._start(status, headers)
+        self._write(body, more=False)
 
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Raises: ValueError: something that cannot stand in a head."""

@@ -26,6 +26,7 @@ from httptools import (
 )
 
 from .exchange import Exchange
+from .heads import LESSONS_MAX, Known, body_of, study
 from .refusals import Refused
 
 if TYPE_CHECKING:
@@ -58,12 +59,15 @@ class Connection(asyncio.Protocol):
         "_feed",
         "_fields",
         "_incoming",
+        "_known",
+        "_lessons",
         "_lost",
         "_overhead",
         "_parser",
         "_paused",
         "_queue",
         "_reading",
+        "_scope",
         "_server",
         "_transport",
         "_upgrade",
@@ -95,6 +99,9 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._fields: list[tuple[bytes, bytes]] | None = None  # of a head that is not complete
         self._upgrade = False
+        self._known: Known | None = None  # a head that came before
+        self._lessons = -1  # how many were studied; the first is not: many connections carry one request only
+        self._scope: dict[str, Any] | None = None  # of a head that can be studied
         self._exchange: Exchange | None = None  # being answered
         self._reading: Exchange | None = None  # its body is still coming
         self._queue: list[tuple[Exchange, dict[str, Any]] | bytes] = []  # sent ahead; its last may be a refusal
@@ -111,8 +118,12 @@ class Connection(asyncio.Protocol):
         self.due_s = service.now_s + service.limits.keep_alive_s
 
     def data_received(self, data: bytes) -> None:
-        self._incoming += len(data)
         self._came_s = time.monotonic()
+        between = self._exchange is None and self._incoming == 0 and self._feed is not _deaf
+        if between and self._known is not None and (found := body_of(self._known, data)) is not None:
+            self._comes_again(self._known, *found)
+            return
+        self._incoming += len(data)
         try:
             self._feed(data)
         except HttpParserUpgrade as upgrade:
@@ -131,6 +142,12 @@ class Connection(asyncio.Protocol):
             self._overhead = 0 if self._overhead < 0 else self._overhead + len(data)
             if self._overhead > HEAD_MAX_BYTES:
                 self._refuse_request(400, "Too much between two pieces of the body")
+        if self._scope is not None:
+            if between and self._lessons < LESSONS_MAX:
+                self._lessons += 1
+                if self._lessons:
+                    self._known = study(data, self._scope)
+            self._scope = None
 
     def eof_received(self) -> None:
         self._gone()
@@ -212,7 +229,11 @@ class Connection(asyncio.Protocol):
         expects = b"expect" in named and version == "1.1" and named[b"expect"].lower() == b"100-continue"
         raw_path, query = _target(self._url)
         path = raw_path.decode("ascii")
-        scope = {
+        keep = version == "1.1" and parser.should_keep_alive()
+        exchange = self._reading = Exchange(
+            self, keep=keep, chunks=version == "1.1", head_only=method == b"HEAD", expects=expects
+        )
+        scope: dict[str, Any] = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": version,
@@ -225,18 +246,30 @@ class Connection(asyncio.Protocol):
             "raw_path": raw_path,
             "query_string": query,
             "headers": fields,
-            "state": {"came_s": self._came_s},  # the end of its head
+            "state": {"came_s": self._came_s, "exchange": exchange},  # the end of its head
         }
-        exchange = self._reading = Exchange(
-            self,
-            keep=version == "1.1" and parser.should_keep_alive(),
-            chunks=version == "1.1",
-            head_only=method == b"HEAD",
-            expects=expects,
-        )
+        if keep and method == b"POST" and not expects:
+            self._scope = {**scope, "state": None}
         if self._exchange is None and self.writable:
             self._begin(exchange, scope)
         else:  # also while earlier answers are not read
+            self._queue.append((exchange, scope))
+            self.read_or_pause()
+
+    def _comes_again(self, known: Known, digits: bytes, body: bytes) -> None:
+        """A whole request with a head that came before."""
+        self.due_s = NEVER
+        scope = known.scope.copy()
+        fields = scope["headers"]
+        if fields[known.place][1] != digits:
+            fields = scope["headers"] = [*fields]
+            fields[known.place] = (b"content-length", digits)
+        exchange = Exchange(self, keep=True, chunks=True, head_only=False, expects=False)
+        exchange.hold(body)
+        scope["state"] = {"came_s": self._came_s, "exchange": exchange, "learned": known.learned}
+        if self.writable:
+            self._begin(exchange, scope)
+        else:
             self._queue.append((exchange, scope))
             self.read_or_pause()
 

@@ -4,10 +4,11 @@ import { modelActions } from "../actions.js";
 import { h, keyed, perFrame, replace, set, text } from "../dom.js";
 import { age, count, seconds } from "../format.js";
 import { cells, matches, rowOf, sorted, standing } from "../model_rows.js";
-import { badge, busy, emptyCard, heading, progress, setProgress, table } from "../ui.js";
+import { badge, busy, emptyCard, heading, progress, quoted, setProgress, table } from "../ui.js";
+import { FIRST_MODEL } from "../words.js";
 import { mountModel } from "../model_detail.js";
 
-const REFRESH_MS = 30_000;
+const REFRESH_MS = 15_000;
 const COLUMNS = [
   ["model", "Model"], ["state", "State", "state"], ["provider", "Provider", "wide-only"], ["size", "Memory", "num wide-only"], ["context", "Context", "num wide-only"],
   ["price", "$ per M in / out", "num wide-only"], ["load", "Load takes", "num wide-only"],
@@ -41,6 +42,7 @@ class View {
 
   begin() {
     const offs = ["state", "load"].map((name) => this.live.on(name, this.draw));
+    offs.push(this.live.on("status", (status) => status === "live" && this.refresh().catch(() => {}))); // it may be another gateway
     const timer = setInterval(() => document.hidden || this.refresh().catch(() => {}), REFRESH_MS);
     const keys = (event) => {
       if (event.key !== "/" || event.target.closest("input, textarea, select, dialog")) return;
@@ -103,7 +105,7 @@ class View {
   }
 
   #draw() {
-    const now = standing(this.live.state);
+    const now = standing(this.live.state, this.live.happenings);
     const rows = this.entries.map((entry) => rowOf(entry, now));
     const shown = sorted(rows.filter((row) => matches(row, this.filter)), this.sort.by, this.sort.down);
     for (const row of shown) row.load = row.state === "loading" ? this.live.loads.get(row.target) : undefined;
@@ -115,7 +117,9 @@ class View {
     text(this.counted, shown.length === rows.length ? count(rows.length, "model") : `${shown.length} of ${count(rows.length, "model")}`);
     this.table.hidden = shown.length === 0;
     this.none.hidden = shown.length > 0;
-    text(this.none.firstChild, rows.length ? "No model matches." : "There is no model yet. Put a .gguf file into the models folder, or add a provider to the configuration.");
+    const words = rows.length ? ["No model matches."] : FIRST_MODEL;
+    if (this.none.dataset.words !== words[0]) replace(this.none, words.map((one) => h("p", null, quoted(one))));
+    this.none.dataset.words = words[0];
     this.update(shown);
   }
 }
@@ -139,10 +143,11 @@ function makeRow(first) {
   const left = h("small", { class: "dim" });
   row.draw = (one) => {
     const said = cells(one);
-    const wanted = `${one.state} ${one.pinned}`;
+    const wanted = `${one.state} ${one.pinned} ${one.failed}`;
     if (row.dataset.state !== wanted) {
       row.dataset.state = wanted;
-      replace(state, badge(one.state), one.pinned && [" ", badge("pinned", "plain")], one.state === "loading" && [" ", bar, left]);
+      replace(state, badge(one.state), one.pinned && [" ", badge("pinned", "plain")], one.state === "loading" && [" ", bar, left],
+        one.failed && one.state === "cold" && h("small", { class: "wrong" }, " its last load failed"));
     }
     set(state, "title", one.why || null);
     if (one.state === "loading") {

@@ -1,19 +1,20 @@
 // Now: what is in memory and why, who waits, what is being answered, and what has just been decided.
 
-import { modelActions } from "../actions.js";
+import { modelActions, nameOf } from "../actions.js";
 import { h, keyed, perFrame, replace, set, text } from "../dom.js";
-import { age, bytes, clock, count, number, seconds, short } from "../format.js";
+import { age, bytes, count, number, seconds, short, stamp } from "../format.js";
 import { layout, layoutWords, memoryBar } from "../memory.js";
-import { badge, busy, emptyCard, heading, progress, setProgress, table } from "../ui.js";
-import { happeningWords, shortName, sourceWords } from "../words.js";
-import { queueRows } from "../queue.js";
+import { badge, busy, emptyCard, heading, progress, quoted, setProgress, table } from "../ui.js";
+import { FIRST_MODEL, happeningWords, sourceWords } from "../words.js";
+import { queueRows, waitsFor } from "../queue.js";
 
 const DECISIONS = 60;
+const TROUBLES = 6;
 
 export function mount(root, { live, announce, api }) {
-  const parts = [devices(), residents(), queue(api), requests(), decisions()];
+  const parts = [devices(), residents(api), queue(api), requests(), decisions()];
   const rates = h("p", { class: "rates dim" });
-  const trouble = h("p", { class: "attention", hidden: true });
+  const trouble = h("ul", { class: "troubles attention", hidden: true, "aria-label": "Trouble" });
   const [memory, table_, waiting, answering, decided] = parts;
   root.append(
     heading("Now", rates), trouble,
@@ -50,12 +51,18 @@ function drawRates(node, { rates }, live) {
   ].join(" · "));
 }
 
+/** Each trouble with the way to where more is said of it. */
 function drawTrouble(node, state) {
-  const sick = (state.providers ?? []).filter((one) => !one.healthy).map((one) => `${one.name}${one.reason ? ` (${one.reason})` : ""}`);
-  const cooling = Object.entries(state.cooling_down ?? {}).map(([target, why]) => `${shortName(target)} cools down: ${why}`);
-  const words = [sick.length ? `Not well: ${sick.join(", ")}` : "", ...cooling].filter(Boolean).join(" · ");
-  node.hidden = !words;
-  text(node, words);
+  const sick = (state.providers ?? []).filter((one) => !one.healthy).map((one) => ["#/settings", one.name, `is not well${one.reason ? `: ${one.reason}` : ""}`]);
+  const cooling = Object.entries(state.cooling_down ?? {}).map(([target, why]) =>
+    [`#/models/${encodeURIComponent(nameOf(target))}`, nameOf(target), `is not tried again for a moment: ${why}`]);
+  const all = [...sick, ...cooling];
+  const shown = JSON.stringify(all);
+  if (node.dataset.shown === shown) return;
+  node.dataset.shown = shown;
+  node.hidden = all.length === 0;
+  replace(node, all.slice(0, TROUBLES).map(([href, name, words]) => h("li", null, h("a", { href }, name), ` ${words}`)),
+    all.length > TROUBLES && h("li", null, `and ${all.length - TROUBLES} more`));
 }
 
 // ------------------------------------------------------------------ memory
@@ -85,13 +92,14 @@ function devices() {
   };
 }
 
-function residents() {
+function residents(api) {
   const { table: node, body } = table("Models in memory", [
     "Model", { name: "State", class: "state" }, { name: "Memory", num: true, class: "wide-only" }, { name: "Device", class: "wide-only" },
     { name: "In use", num: true, class: "wide-only" }, { name: "Idle", num: true, class: "wide-only" }, { name: "Here for", num: true, class: "wide-only" }, { name: "Why", class: "wide-only" }, { name: h("span", { class: "unseen" }, "Actions") },
   ]);
   const none = emptyCard("No model is in memory. The first request for one loads it; or load one by hand on ", h("a", { href: "#/models" }, "Models"), ".");
   const update = keyed(body, { key: (one) => one.target, make: residentRow, patch: (row, one) => row.draw(one) });
+  api.get("/v1/models").then(({ data }) => data.length || replace(none, FIRST_MODEL.map((words) => h("p", null, quoted(words)))), () => {});
   return {
     node: h("div", { class: "residents" }, node, none),
     draw: (state, live) => {
@@ -150,13 +158,21 @@ function drawLoad(bar, words, one) {
 // ------------------------------------------------------------------ queue, requests, decisions
 
 function queue(api) {
-  const { table: node, body } = table("The queue", [{ name: "Place", class: "place" }, "Model", { name: "Requests", num: true }, { name: "Waiting", num: true }, { name: "Load takes", num: true }]);
+  const { table: node, body } = table("The queue", [{ name: "Place", class: "place wide-only" }, "Model", { name: "Requests", num: true, class: "wide-only" }, { name: "Waiting", num: true }, { name: "Load takes", num: true }]);
   const none = emptyCard("Nobody waits for memory.");
   const learned = new Map();
   const update = keyed(body, {
     key: (one) => one.target,
-    make: () => h("tr", null, h("td"), h("td", { class: "name" }), h("td", { class: "num" }), h("td", { class: "num" }), h("td", { class: "num" })),
-    patch: (row, one) => [one.place, one.name, one.requests, age(one.waiting_s), one.expected_s ? `≈ ${seconds(one.expected_s)}` : "unknown"].forEach((value, at) => text(row.children[at], value)),
+    make: () => h("tr", null, h("td", { class: "wide-only" }), h("td", { class: "name" }, h("span"), h("span", { class: "sub" })), h("td", { class: "num wide-only" }), h("td", { class: "num" }), h("td", { class: "num" })),
+    patch: (row, one) => {
+      const [place, name, asked, waiting, takes] = row.children;
+      text(place, one.place);
+      text(name.firstChild, one.name);
+      text(name.lastChild, `place ${one.place} · ${count(one.requests, "request")}`);
+      text(asked, one.requests);
+      text(waiting, age(one.waiting_s));
+      text(takes, one.expected_s ? `≈ ${seconds(one.expected_s)}` : "unknown");
+    },
   });
   const learn = async (name, target) => {
     if (learned.has(target) || learned.size > 200) return;
@@ -178,7 +194,7 @@ function queue(api) {
 
 function requests() {
   const title = h("h2", null, "Requests in progress");
-  const { table: node, body } = table("Requests in progress", ["Model", "Phase", { name: "Who", class: "wide-only" }, { name: "For", num: true }]);
+  const { table: node, body } = table("Requests in progress", ["Model", "State", { name: "Who", class: "wide-only" }, { name: "For", num: true }]);
   const none = emptyCard("No request is in progress.");
   const update = keyed(body, {
     key: (one) => one.id,
@@ -186,9 +202,9 @@ function requests() {
       h("td", { class: "name" }, h("a", { href: `#/activity/${encodeURIComponent(one.id)}`, title: `${one.route} ${one.id}` }, one.model || one.asked)),
       h("td"), h("td", { class: "wide-only dim" }, one.principal || "–"), h("td", { class: "num" })),
     patch: (row, one) => {
-      if (row.dataset.phase !== one.phase) replace(row.children[1], badge(one.phase, one.phase === "queued" ? "queued" : "ready"));
-      row.dataset.phase = one.phase;
-      text(row.children[3], age((Date.now() - one.seen_ms) / 1000));
+      if (row.dataset.phase !== one.word) replace(row.children[1], badge(one.word, one.kind));
+      row.dataset.phase = one.word;
+      text(row.children[3], age(one.for_s));
     },
   });
   return {
@@ -201,7 +217,7 @@ function requests() {
       text(none.firstChild, live.status === "polling" && leases ? `${count(leases, "request")} in progress.` : "No request is in progress.");
       node.hidden = all.length === 0;
       none.hidden = all.length > 0;
-      update(all.slice(0, 20));
+      update(all.slice(0, 20).map((one) => ({ ...one, ...waitsFor(one, state), for_s: live.now_s - one.at_us / 1e6 })));
     },
   };
 }
@@ -218,7 +234,7 @@ function decisions() {
     key: (one) => `${one.seq} ${one.at_s}`,
     make: (one) => {
       const { words, kind } = happeningWords(one);
-      return h("li", { class: kind }, h("time", { datetime: new Date(one.at_s * 1000).toISOString() }, clock(one.at_s)), h("span", null, words));
+      return h("li", { class: kind }, h("time", { datetime: new Date(one.at_s * 1000).toISOString() }, stamp(one.at_s, Date.now() / 1000)), h("span", null, words));
     },
   });
   return {

@@ -1,15 +1,16 @@
 /* Playground: chat, two models side by side, embeddings and a load test, each through the gateway's own API as any caller has it. */
 
 import { h, replace } from "../dom.js";
-import { Chat } from "../playground_chat.js";
+import { chatOf } from "../playground_chat.js";
 import { Embed } from "../playground_embed.js";
 import { LoadTest } from "../playground_load.js";
 import { ordered, states } from "../playground_models.js";
-import { emptyCard, failedCard, heading } from "../ui.js";
+import { emptyCard, failedCard, heading, quoted } from "../ui.js";
+import { FIRST_MODEL } from "../words.js";
 
 const VIEWS = {
-  chat: { name: "Chat", make: (given) => new Chat({ ...given, count: 1 }) },
-  compare: { name: "Side by side", make: (given) => new Chat({ ...given, count: 2 }) },
+  chat: { name: "Chat", make: (given) => chatOf({ ...given, count: 1 }) },
+  compare: { name: "Side by side", make: (given) => chatOf({ ...given, count: 2 }) },
   embeddings: { name: "Embeddings", make: (given) => new Embed(given) },
   load: { name: "Load test", make: (given) => new LoadTest(given) },
 };
@@ -26,8 +27,9 @@ export async function mount(root, ctx) {
       const models = ordered((await ctx.api.get("/v1/models")).data);
       if (closed) return;
       view = VIEWS[id].make({ models, api: ctx.api, announce: ctx.announce, preferred: ctx.query.get("model") ?? "" });
-      const none = "There is no model yet: fetch one with `roundhouse pull`, or name a provider in the configuration.";
-      replace(place, models.length > 0 ? null : emptyCard(none), view.node);
+      const none = models.length > 0 ? null : emptyCard("", FIRST_MODEL.map((words) => h("p", null, quoted(words))));
+      replace(place, none, view.node);
+      off();
       off = ctx.live.on("state", (state) => view.standing(states(models, state)));
       if (ctx.live.state) view.standing(states(models, ctx.live.state));
     } catch (error) {
