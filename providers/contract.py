@@ -94,7 +94,7 @@ class Body(Protocol):
         ...
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class Request(msgspec.Struct, frozen=True):
     """One request on its way to an upstream. Header names are lower-case; hop-by-hop fields and the caller's key are gone."""
 
     method: bytes

@@ -24,7 +24,7 @@ from gateway.metering import request_id
 from gateway.metering.metrics import Metrics
 from gateway.metering.traces import Tracing
 from gateway.proxy.client import Client, Direct, Receive, Send, Watchman
-from gateway.proxy.headers import Head, first, is_form
+from gateway.proxy.headers import Head, bearer, first, is_form
 from gateway.proxy.peek import Peek, peek
 from gateway.proxy.pipeline import Call, Pipeline
 from gateway.proxy.routes import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_EMBEDDINGS, SPEECH, Route, Takes, route_of
@@ -133,10 +133,10 @@ class DataRoutes:
     ) -> None:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST")
-        headers = scope["headers"]
-        principal = client.principal = comer(self._access, "POST", headers)
+        headers, head = scope["headers"], _head_of(scope)
+        principal = client.principal = self._comer(head)
         if route.takes is not Takes.JSON and (route.takes is Takes.FORM or is_form(headers)):
-            await self._upload(scope, route, principal, receive, client)
+            await self._upload(scope, route, principal, head, receive, client)
             return
         body = None if direct is None else direct.take_whole(self._max_body_bytes)
         if body is None:
@@ -150,13 +150,24 @@ class DataRoutes:
         client.bytes_in = len(body)
         if principal.capture and self._capture_max_bytes:
             client.keep(body, self._capture_max_bytes)
-        call = Call(principal, route, scope["query_string"], _head_of(scope), body, _seen(body, route, scope))
+        call = Call(principal, route, scope["query_string"], head, body, _seen(body, route, scope))
         if call.seen.stream:
             self._fill_silence(call, client)
         if route.spoken is Spoken.OLLAMA and (reason := is_load_only(body)):
             await self._bring(call, reason, client)
         else:
             await self._pipeline.serve(call, client)
+
+    def _comer(self, head: Head) -> Principal:
+        """Who asks. Remembered with the header fields until anything about keys changes; sessions and keys that expire are not."""
+        edition = self._access.edition
+        known = head.made.get(self)
+        if known is not None and known[0] is edition:
+            return known[1]
+        principal = comer(self._access, "POST", head.fields)
+        if principal.expires_at is None and (bearer(head.fields) is not None or first(head.fields, b"cookie") is None):
+            head.made[self] = (edition, principal)
+        return principal
 
     async def _bring(self, call: Call, reason: str, client: Client) -> None:
         """Ollama's clients load a model by asking for nothing. When one leaves is residency's to decide, so that is only said."""
@@ -169,7 +180,13 @@ class DataRoutes:
         await client.answer(200, _JSON, said)
 
     async def _upload(
-        self, scope: Mapping[str, Any], route: Route, principal: Principal, receive: Receive, client: Client
+        self,
+        scope: Mapping[str, Any],
+        route: Route,
+        principal: Principal,
+        head: Head,
+        receive: Receive,
+        client: Client,
     ) -> None:
         """A form: forwarded while it comes in."""
         headers = scope["headers"]
@@ -178,7 +195,6 @@ class DataRoutes:
             fields = await upload.fields()
             client.apart_s += client.now_s() - client.begun_s
             _refuse_stream(route, fields.stream, scope["path"])
-            head = _head_of(scope)
             call = Call(principal, route, scope["query_string"], head, upload, Peek(fields.model, fields.stream))
             if fields.stream:
                 self._fill_silence(call, client)

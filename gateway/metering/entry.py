@@ -18,8 +18,11 @@ USER_AGENT_MAX = 120
 Left = Literal["", "upload", "queued", "first_byte", "answer"]
 
 
-class Entry(msgspec.Struct, kw_only=True, gc=False):
-    """One request that has ended. `gc=False`: it holds nothing that could refer back to it."""
+class Entry(msgspec.Struct, gc=False):
+    """One request that has ended. `gc=False`: it holds nothing that could refer back to it.
+
+    By keyword one takes 4 µs to make, by place 0.4: the hot path does that, in the order below.
+    """
 
     id: str  # x-request-id; a caller may choose it, so it may come twice
     at_us: int  # UTC, µs since the epoch, when its header was in

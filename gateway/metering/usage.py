@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import cast
+from typing import Annotated, cast
 
 import msgspec
 
@@ -40,7 +40,7 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 _EVALUATED = re.compile(rb'"(prompt_eval_count|eval_count)"\s*:\s*([0-9]{1,14})(?![0-9.eE])')
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True):
     """Tokens of one answer. `prompt` counts all of it, `cached` and `written` among it; `completion` what was thought, too."""
 
     prompt: int = 0
@@ -75,6 +75,22 @@ def merged(earlier: Usage | None, later: Usage | None) -> Usage | None:
 def usage_of_body(body: bytes) -> Usage | None:
     """Of a whole JSON answer: chat, completions, embeddings, rerank, Responses, Messages, Ollama's own."""
     if len(body) <= _WHOLE_BYTES:
+        try:
+            plain = _plain(body).usage
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass  # whatever it is, what follows looks closer
+        else:
+            if plain.cost is None and plain.input_tokens is None:
+                asked, answered = plain.prompt_tokens_details, plain.completion_tokens_details
+                return Usage(
+                    plain.prompt_tokens,
+                    plain.completion_tokens,
+                    asked.cached_tokens if asked is not None else 0,
+                    asked.cache_write_tokens if asked is not None else 0,
+                    answered.reasoning_tokens if answered is not None else 0,
+                    None,
+                    plain.total_tokens,
+                )
         try:
             said = _whole(body).usage
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -201,6 +217,34 @@ class _Whole(msgspec.Struct):
 
 
 _whole = msgspec.json.Decoder(_Whole).decode
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=_COUNT_MAX)]
+
+
+class _Details(msgspec.Struct, gc=False):
+    cached_tokens: _Count = 0
+    cache_write_tokens: _Count = 0
+    reasoning_tokens: _Count = 0
+
+
+class _Usual(msgspec.Struct):
+    """As nearly everybody tells it: read in one go."""
+
+    prompt_tokens: _Count
+    completion_tokens: _Count = 0
+    total_tokens: _Count = 0
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    input_tokens: object = None
+    cost: object = None
+
+
+class _Plain(msgspec.Struct):
+    usage: _Usual
+
+
+_plain = msgspec.json.Decoder(_Plain).decode
 
 
 def _read(data: bytes | msgspec.Raw) -> Usage | None:

@@ -104,7 +104,6 @@ class Client:
     # A reading of the monotonic clock; the loop's own may have no more than milliseconds (uvloop's has).
     now_s = staticmethod(time.monotonic)
 
-
     __slots__ = (
         "_busy",
         "_direct",

@@ -176,9 +176,7 @@ class Pipeline:
             raise
         self._toll.settle(held, client, None)
 
-    def _try(
-        self, call: Call, client: Client, model: Model, targets: Sequence[Target]
-    ) -> Coroutine[Any, Any, None]:
+    def _try(self, call: Call, client: Client, model: Model, targets: Sequence[Target]) -> Coroutine[Any, Any, None]:
         policy = self._policies.get(model.name) if self._policies else None
         if len(targets) == 1:
             target = targets[0]
@@ -221,7 +219,10 @@ class Pipeline:
 
     def _order(self, model: Model, route: Route, now_s: float) -> Sequence[Target]:
         """The targets that serve this route, the one to be tried first first. Raises: RouteNotServed: there is none."""
-        targets = [target for target in model.targets if self._ways_to(target, route, now_s)]
+        targets: Sequence[Target] = model.targets
+        if len(targets) == 1 and self._ways_to(targets[0], route, now_s):
+            return targets
+        targets = [target for target in targets if self._ways_to(target, route, now_s)]
         if not targets:
             raise _not_served(model.name, model.targets, route)
         if len(targets) == 1:
@@ -254,19 +255,24 @@ class Pipeline:
             engine: Engine | None = None
             sent_s = 0.0
             asked_s = client.now_s()
+            lease = self._residency.lease(key, self._patience_s)
             try:
-                async with self._residency.lease(key, self._patience_s) as lease:
-                    engine = lease.engine
-                    client.leased_s = sent_s = client.now_s()
-                    client.queued_s += sent_s - asked_s
-                    await self._ask(trip, engine)
+                if not lease.at_once():
+                    await lease.wait()
+                engine = lease.engine
+                client.leased_s = sent_s = client.now_s()
+                client.queued_s += sent_s - asked_s
+                await self._ask(trip, engine)
                 return
             except (UpstreamUnreachable, UpstreamBroke) as error:
                 dead = isinstance(error, UpstreamUnreachable) or (
                     error.nothing_received and client.now_s() - sent_s < DEAD_ALREADY_S
                 )
+                lease.release()
                 if engine is None or not (again and dead) or not await self._residency.has_left(key, engine):
                     raise
+            finally:
+                lease.release()
 
     async def _try_wording(self, trip: _Trip) -> None:
         """Nothing is loaded, and nobody evicted, for what cannot be translated. Raises: InvalidRequest, NotTranslatable."""
@@ -336,13 +342,13 @@ class Pipeline:
             client.tell(*_about(call.route, way, said.translation))
         path, head, as_it_is = way.path, call.head, said.translation is None
         request = Request(
-            method=b"POST",
-            path=path + b"?" + call.query if call.query and as_it_is else path,
-            headers=head.to_upstream if as_it_is else translated_to_upstream(head.fields),
-            body=body,
-            first_byte_s=upstream.first_byte_s,
-            idle_s=upstream.idle_s,
-            made=head.made if as_it_is else None,
+            b"POST",
+            path + b"?" + call.query if call.query and as_it_is else path,
+            head.to_upstream if as_it_is else translated_to_upstream(head.fields),
+            body,
+            upstream.first_byte_s,
+            upstream.idle_s,
+            head.made if as_it_is else None,
         )
         excuse = None
         if unsure or said.asks:

@@ -94,7 +94,7 @@ class Residency(Views):
             case Acquire():
                 self._acquire(event, now_s, out)
             case Release():
-                self._release(event.ticket, now_s, out)
+                self.release(event.ticket, now_s, out)
             case Loaded():
                 self._loaded(event, now_s, out)
             case LoadFailed():
@@ -169,8 +169,18 @@ class Residency(Views):
         if first or event.explicit or event.deadline_s <= now_s:  # else nothing follows from one more of them
             self._settle(now_s, out)
 
-    def _release(self, ticket: int, now_s: float, out: list[Decision]) -> None:
-        """Three cases: 1 it held a lease, 2 it waited, 3 nobody knows it (any more)."""
+    def grant_ready(self, ticket: int, target: str, now_s: float) -> bool:
+        """As an Acquire of a READY target, which nearly every request is; without making an event. False: it is not READY."""
+        resident = self._state.residents.get(target)
+        if resident is None or resident.phase is not Phase.READY:
+            return False
+        resident.leases += 1
+        resident.last_used_s = now_s
+        self._state.leases[ticket] = resident
+        return True
+
+    def release(self, ticket: int, now_s: float, out: list[Decision]) -> None:
+        """As a Release. Three cases: 1 it held a lease, 2 it waited, 3 nobody knows it (any more)."""
         resident = self._state.leases.pop(ticket, None)
         if resident is not None:
             resident.leases -= 1

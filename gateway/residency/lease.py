@@ -59,19 +59,33 @@ class Lease:
         self._ticket = 0
         self.engine: Engine | None = None
 
-    async def __aenter__(self) -> Self:
+    def at_once(self) -> bool:
+        """Have it, if that needs no waiting: without a coroutine, since nearly every request comes this way."""
         manager = self._manager
-        if self._target in manager.managed:
-            self._ticket = manager.next_ticket()
-            self.engine = manager.granted_at_once(self._ticket, self._target)
-            if self.engine is None:
-                self.engine = await manager.wait_for(
-                    self._ticket, self._target, self._patience_s, explicit=self._explicit
-                )
+        if self._target not in manager.managed:
+            return True
+        self._ticket = manager.next_ticket()
+        self.engine = manager.granted_at_once(self._ticket, self._target)
+        return self.engine is not None
+
+    async def wait(self) -> None:
+        """Where it was not to be had at once. Raises: as `ResidencyManager.lease`; then there is nothing to release."""
+        self.engine = await self._manager.wait_for(
+            self._ticket, self._target, self._patience_s, explicit=self._explicit
+        )
+
+    def release(self) -> None:
+        """Done with it. Idempotent."""
+        ticket, self._ticket = self._ticket, 0
+        if ticket:
+            self._manager.release(ticket)
+
+    async def __aenter__(self) -> Self:
+        if not self.at_once():
+            await self.wait()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._ticket:
-            self._manager.release(self._ticket)
+        self.release()

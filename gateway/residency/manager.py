@@ -102,10 +102,7 @@ class ResidencyManager:
 
     def granted_at_once(self, ticket: int, target: str) -> Engine | None:
         """The way of every request for a ready model: no future, no task, no timer."""
-        if not self._core.is_ready(target):
-            return None
-        self._core.apply(events.Acquire(ticket, target, math.inf), self.clock())
-        return self.engines[target]
+        return self.engines[target] if self._core.grant_ready(ticket, target, self.clock()) else None
 
     async def wait_for(self, ticket: int, target: str, patience_s: float, *, explicit: bool) -> Engine:
         """Queue up, and wait for the answer. Raises: as `lease`."""
@@ -128,7 +125,8 @@ class ResidencyManager:
 
     def release(self, ticket: int) -> None:
         """Waiting, held or unknown: the ticket is done with."""
-        decisions = self._core.apply(events.Release(ticket), self.clock())
+        decisions: list[events.Decision] = []
+        self._core.release(ticket, self.clock(), decisions)
         if decisions:
             self._carry_out(decisions)
             self._arm()
