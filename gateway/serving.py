@@ -84,6 +84,7 @@ def server_config(parts: Gateway, grace_s: int) -> uvicorn.Config:
     return uvicorn.Config(
         parts.app,
         http=cast("type[asyncio.Protocol]", Service(parts.app, Limits(keep_alive_s=KEEP_ALIVE_S))),  # its maker will do
+        interface="asgi3",  # the edge is no coroutine function, which is how uvicorn would know
         ws="none",
         lifespan="off",
         access_log=False,

@@ -51,24 +51,27 @@ class Edge:
         self._prefix = f"req-{secrets.token_hex(6)}-".encode()
         self._numbers = itertools.count(1)
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> Awaitable[None]:
+        """Not a coroutine of its own: every one that a request goes through costs it a third of a microsecond."""
         if scope["type"] != "http":
-            await self._inner(scope, receive, send)
-            return
-        headers = scope["headers"]
-        asked = first(headers, b"x-request-id")
+            return self._inner(scope, receive, send)
+        asked = first(scope["headers"], b"x-request-id")
         number = asked if asked and _ID.fullmatch(asked) else self._prefix + b"%x" % next(self._numbers)
-        fields = [(b"x-request-id", number)]
         state = scope.setdefault("state", {})
-        state["fields"] = fields
+        state["fields"] = [(b"x-request-id", number)]
         request_id.begin(state)  # the data routes say when it is over
         # as the router will read it: what is checked here must be what is served there, also for //admin and /admin/
         path = scope["path"]
         if path not in self._data_paths:
             path = scope["path"] = normalize_path(path)
         if path in self._data_paths:
-            await (self._data if scope["method"] == "POST" else self._inner)(scope, receive, send)
-            return
+            return (self._data if scope["method"] == "POST" else self._inner)(scope, receive, send)
+        return self._to_inner(path, scope, receive, send)
+
+    async def _to_inner(self, path: str, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """What the framework answers, behind the checks."""
+        state = scope["state"]
+        fields = state["fields"]
 
         async def send_with_id(message: Any) -> None:
             if message["type"] == "http.response.start":
