@@ -3,13 +3,20 @@
 #   docker build -t roundhouse .
 #   docker run -p 8080:8080 -e ROUNDHOUSE_API_KEY=… -v models:/data/models roundhouse
 #
-# The embedded default model is part of the image; other GGUF files go into /data/models.
+# The embedded default model is part of the image; other GGUF files go into /data/models. The state folder, with the ledger, is /data/state.
+#
+#   docker build --build-arg PACKAGES="psycopg[binary] opentelemetry-exporter-otlp-proto-http" …    for DATABASE_URL, for OTLP
 
 FROM python:3.12-slim AS build
 WORKDIR /app
 RUN python -m venv /venv
 COPY requirements.lock ./
 RUN /venv/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+# in the versions that are tested
+ARG PACKAGES=""
+COPY requirements-dev.lock ./
+RUN sed -e '/--hash/d' -e 's/ *\\$//' requirements-dev.lock > tested.txt \
+ && { [ -z "$PACKAGES" ] || /venv/bin/pip install --no-cache-dir -c tested.txt $PACKAGES; }
 COPY pyproject.toml README.md LICENSE ./
 COPY config config
 COPY providers providers

@@ -290,7 +290,7 @@ def _application(parts: _Parts) -> App:
             *key_routes(access),
             *tenant_routes(access),
             *session_routes(access),
-            *admin_routes(catalog, residency, config.residency.patience_s),
+            *admin_routes(catalog, residency, config.residency.patience_s, access),
             *provider_routes(parts.listings, parts.upstreams, parts.hosted, asyncio.get_running_loop().time),
             *health_routes(residency, parts.metrics),
             *dashboard_routes(files_in(FOLDER), INDEX),

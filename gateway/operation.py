@@ -74,12 +74,13 @@ async def open_books(config: Config, stack: AsyncExitStack) -> tuple[Books, Coro
         ) from None
     database = Database(address)
     stack.push_async_callback(database.aclose)
-    access = await access_of(config, database)
+    spool_dir = config.server.state_dir / "spool"
+    access = await access_of(config, database, spool_dir)
     ledger = None
     if config.ledger.enabled:
         ledger = Ledger(
             database,
-            config.server.state_dir / "spool",
+            spool_dir,
             buffer_rows=config.ledger.buffer_rows,
             retention_days=config.ledger.retention_days,
             capture_max_bytes=config.ledger.capture_max_bytes,

@@ -10,8 +10,8 @@ import pytest
 
 from config.presets import BY_KIND, BY_PRESET
 
-# Whoever runs the tests may have keys of their own: nothing here may use them, or find their servers.
-for _name in [name for name in os.environ if name.startswith("OPENROUTER_")]:
+# Whoever runs the tests may have keys, databases and collectors of their own: nothing here may use them, or find their servers.
+for _name in [name for name in os.environ if name.startswith(("OPENROUTER_", "OTEL_")) or name == "DATABASE_URL"]:
     del os.environ[_name]
 for _preset in (*BY_KIND.values(), *BY_PRESET.values()):
     for _name in (*_preset.key_env, *_preset.url_env):

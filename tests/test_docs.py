@@ -9,7 +9,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from config.schema import Memory, ModelConfig, ProviderConfig, ResidencyConfig, Server
+from config.schema import (
+    KeyConfig,
+    LedgerConfig,
+    Memory,
+    ModelConfig,
+    ProviderConfig,
+    ResidencyConfig,
+    Server,
+    TenantConfig,
+)
 from gateway import errors as ours
 from gateway.api.errors import TABLE
 from gateway.app import DATA_PATHS
@@ -36,7 +45,9 @@ BRANCHES = {ours.CallerError, ours.CapacityError}
 
 
 @pytest.mark.parametrize(
-    "table", [Server, Memory, ResidencyConfig, ProviderConfig, ModelConfig], ids=lambda t: t.__name__
+    "table",
+    [Server, Memory, ResidencyConfig, ProviderConfig, ModelConfig, KeyConfig, TenantConfig, LedgerConfig],
+    ids=lambda t: t.__name__,
 )
 def test_every_configuration_key_is_in_the_readme(table: type[msgspec.Struct]) -> None:
     """Each field of the schema stands in the configuration table."""

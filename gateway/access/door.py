@@ -13,16 +13,17 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
 from config.schema import Config
-from gateway.errors import Forbidden, InvalidRequest, Unauthenticated, UnknownModel
+from gateway.errors import Forbidden, InvalidRequest, Unauthenticated
 from gateway.storage.database import Database, DatabaseUnavailable
 
-from .keystore import DatabaseTable, KeyStore, tenant_taken
+from .keystore import DatabaseTable, KeyStore, stamp_of, tenant_missing, tenant_taken
 from .limits import WINDOW_S, Limiter, Reservation, Subjects, Used
 from .principal import Limits, Principal
 from .secret import KEY_START, Digester, machine_secret, new_secret
@@ -91,6 +92,7 @@ class Access:
         self._subjects: dict[tuple[str, str], Subjects] = {}
         self._making: set[str] = set()  # names of keys that are being written down
         self._began_s = clock()
+        self.edition: object = None  # another one after every change: who remembers what was said before it asks again
         self.restored = self.store.read  # with nothing in a database there is nothing to wait for
         self.ready = asyncio.Event()
         if self.restored:
@@ -176,9 +178,9 @@ class Access:
             self._throttle.succeeded(address)
         return self.sessions.open(digest)
 
-    def session_holder(self, token: str) -> Principal | None:
-        """Whose session it is; None: nobody's, or its key is revoked or expired."""
-        digest = self.sessions.find(token)
+    def session_holder(self, token: str, *, used: bool = True) -> Principal | None:
+        """Whose session it is; None: nobody's, or its key is revoked or expired. `used`: see `Sessions.find`."""
+        digest = self.sessions.find(token, used=used)
         principal = None if digest is None else self._held.get(digest)
         if principal is None:
             return None
@@ -241,16 +243,22 @@ class Access:
         Args:
             past: what a former run let in; None: nobody wrote it down.
         """
-        while self.store.kept:
-            if self.restored:
-                await self.store.until_next()
-            try:
-                await self.store.refresh()
-                if not self.restored:
-                    await self.restore(past)
-            except DatabaseUnavailable as error:
-                log.warning("keys, tenants and their use cannot be read from the database: %s", error.message)
-                await asyncio.sleep(AGAIN_S)
+        try:
+            while self.store.kept:
+                if self.restored:
+                    await self.store.until_next()
+                await self._look(past)
+        finally:
+            await self.store.settle()
+
+    async def _look(self, past: Past | None) -> None:
+        try:
+            await self.store.refresh()
+            if not self.restored:
+                await self.restore(past)
+        except DatabaseUnavailable as error:
+            log.warning("keys, tenants and their use cannot be read from the database: %s", error.message)
+            await asyncio.sleep(AGAIN_S)
 
     async def restore(self, past: Past | None) -> None:
         """What a former run let in counts on; from now on keys made at run time are let in. Raises: what `past` raises."""
@@ -337,7 +345,7 @@ class Access:
         """Raises: UnknownModel."""
         found = self._tenants.get(tenant_id)
         if found is None:
-            raise UnknownModel(f"There is no tenant '{tenant_id}'", param="id", code="tenant_not_found")
+            raise tenant_missing(tenant_id)
         return found
 
     def keys_of(self, tenant_id: str) -> list[KeyRecord]:
@@ -353,6 +361,12 @@ class Access:
         if tenant_id in self._tenants:
             raise tenant_taken(tenant_id)
         return await self.store.add_tenant(tenant_id, display_name or tenant_id, terms)
+
+    async def change_tenant(self, tenant_id: str, display_name: str, terms: Terms) -> TenantRecord:
+        """What it has used goes on counting. Raises: InvalidRequest, UnknownModel, DatabaseUnavailable."""
+        former = self.tenant(tenant_id)
+        self._refuse_configured(tenant_id, self._own_tenants, "changed")
+        return await self.store.change_tenant(former, display_name or tenant_id, terms)
 
     async def delete_tenant(self, tenant_id: str, *, force: bool) -> None:
         """`force`: its own keys are revoked first. Raises: InvalidRequest, UnknownModel, DatabaseUnavailable."""
@@ -387,13 +401,18 @@ class Access:
         self._held = {digest: _principal(record) for digest, record in (*stored, *self._configured)}
         self._named.clear()
         self._subjects.clear()
+        self.edition = object()
 
     def _named_tenants(self) -> dict[str, TenantRecord]:
         return {tenant.id: tenant for tenant in self.store.tenants()} | self._own_tenants
 
 
-async def access_of(config: Config, database: Database | None) -> Access:
-    """With this machine's secret, and the database's tables where there is one; `run` it."""
+async def access_of(config: Config, database: Database | None, spool_dir: Path | None = None) -> Access:
+    """With this machine's secret, and the database's tables where there is one; `run` it.
+
+    Args:
+        spool_dir: where rows of the ledger wait for the database. To be asked before the ledger takes what is in there.
+    """
     try:
         digest = Digester(await asyncio.to_thread(machine_secret, config.server.state_dir))
     except (OSError, ValueError) as error:
@@ -402,12 +421,20 @@ async def access_of(config: Config, database: Database | None) -> Access:
         return Access(config)
     if database is None:
         return Access(config, digest)
-    file = database.url.removeprefix("sqlite:///")
-    shared = file == database.url
+    name = database.url.removeprefix("sqlite:///")
+    if name == database.url:
+        return Access(config, digest, KeyStore(DatabaseTable(database), digest, time.time, shared=True))
     # a file that is not there need not be opened, which would take a start longer than everything else about keys
-    empty = not shared and not await asyncio.to_thread(Path(file).exists)
-    store = KeyStore(DatabaseTable(database), digest, time.time, shared=shared, empty=empty)
+    file = Path(name)
+    empty = await asyncio.to_thread(_is_first_start, file, spool_dir)
+    stamp = partial(stamp_of, file)
+    store = KeyStore(DatabaseTable(database), digest, time.time, shared=True, empty=empty, stamp=stamp)
     return Access(config, digest, store)
+
+
+def _is_first_start(file: Path, spool_dir: Path | None) -> bool:
+    """What was killed before it had made the database left in the spool what it had let in."""
+    return not file.exists() and (spool_dir is None or next(spool_dir.glob("*.rows"), None) is None)
 
 
 def _configured(config: Config, digest: Digester) -> list[tuple[bytes, KeyRecord]]:

@@ -41,16 +41,17 @@ _decode_options = msgspec.json.Decoder(_Options).decode
 
 def estimate(body: bytes, context_length: int | None) -> Estimate:
     """Of a body that is a JSON object. Without a ceiling of its own nothing is presumed of the answer."""
-    prompt = -(-len(body) // BYTES_PER_TOKEN)
+    prompt = _within(-(-len(body) // BYTES_PER_TOKEN), context_length)
     try:
         said = _decode(body)
-        options = _Options() if isinstance(said.options, msgspec.UnsetType) else _decode_options(said.options)
+        ceiling = 0 if said.options is msgspec.UNSET else _whole(_decode_options(said.options).num_predict)
     except msgspec.MsgspecError:  # an upstream will say what is wrong with it
-        return Estimate(_within(prompt, context_length))
-    ceilings = (said.max_completion_tokens, said.max_tokens, said.max_output_tokens, options.num_predict)
-    ceiling = max((_whole(written) for written in ceilings), default=0)
-    answers = max(1, min(_whole(said.n), ANSWERS_MAX))
-    return Estimate(_within(prompt, context_length), _within(ceiling, context_length) * answers)
+        return Estimate(prompt)
+    for written in (said.max_tokens, said.max_completion_tokens, said.max_output_tokens):
+        if written is not None:
+            ceiling = max(ceiling, _whole(written))
+    answers = 1 if said.n is None else max(1, min(_whole(said.n), ANSWERS_MAX))
+    return Estimate(prompt, _within(ceiling, context_length) * answers)
 
 
 def _whole(written: object) -> int:

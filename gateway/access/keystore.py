@@ -8,9 +8,11 @@ nothing is known, which is not the same as nothing being there: `read` says whic
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -30,7 +32,7 @@ log = logging.getLogger("roundhouse.access")
 # All of them are held in memory, some 2 kB each.
 KEYS_MAX = 10_000
 TENANTS_MAX = 10_000
-# Another gateway on the same database may have made or revoked some.
+# Another gateway on the same database may have made or revoked some: what it revokes is refused here after so long at most.
 REFRESH_S = 10.0
 
 Held = tuple[bytes, KeyRecord]
@@ -46,6 +48,7 @@ class KeyTable(Protocol):
     ) -> bool: ...  # False: it is revoked, or not there
     async def revoke(self, key_ids: Sequence[str], at_s: float) -> None: ...
     async def add_tenant(self, record: TenantRecord) -> None: ...
+    async def set_tenant(self, record: TenantRecord) -> bool: ...  # False: it is not there
     async def drop_tenant(self, tenant_id: str) -> None: ...
 
 
@@ -104,6 +107,15 @@ class DatabaseTable:
 
         await self._database.write(work)
 
+    async def set_tenant(self, record: TenantRecord) -> bool:
+        def work(connection: Connection) -> bool:
+            from gateway.storage.tables import tenants  # noqa: PLC0415 - as above
+
+            values = {"name": record.display_name, "terms": msgspec.json.encode(record.terms).decode()}
+            return connection.execute(tenants.update().where(tenants.c.id == record.id).values(values)).rowcount > 0
+
+        return await self._database.write(work)
+
     async def drop_tenant(self, tenant_id: str) -> None:
         def work(connection: Connection) -> None:
             from gateway.storage.tables import tenants  # noqa: PLC0415 - as above
@@ -152,9 +164,24 @@ def _terms(owner: str, written: str) -> Terms | None:
         return None
 
 
+def stamp_of(file: Path) -> tuple[int, ...] | None:
+    """Of a SQLite database: when it, or the log beside it, was last written to. None: it is not there. Blocking."""
+    found: list[int] = []
+    for path in (file, file.with_name(f"{file.name}-wal")):
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            found += (status.st_ino, status.st_mtime_ns, status.st_size)
+    return tuple(found) or None
+
+
 def tenant_taken(tenant_id: str) -> InvalidRequest:
     """For who makes one that is there."""
     return InvalidRequest(f"There is a tenant '{tenant_id}' already", param="id", code="name_taken")
+
+
+def tenant_missing(tenant_id: str) -> UnknownModel:
+    """For who means one that is not there."""
+    return UnknownModel(f"There is no tenant '{tenant_id}'", param="id", code="tenant_not_found")
 
 
 def _us(seconds: float | None) -> int | None:
@@ -172,6 +199,7 @@ class KeyStore:
         table: None: keys cannot be made at run time here.
         digest: under this machine's secret.
         shared: another gateway may write to the same table, so that it is read again and again.
+        stamp: blocking; another value than before where the table may have been written to. None: that cannot be told cheaply.
         empty: nothing is in the table yet, so that it need not be read.
 
     `changed` is called after every change.
@@ -187,12 +215,15 @@ class KeyStore:
         refresh_s: float = REFRESH_S,
         keys_max: int = KEYS_MAX,
         empty: bool = False,
+        stamp: Callable[[], object] | None = None,
     ) -> None:
         self._table = table
         self._digest = digest
         self._clock = clock
         self._shared = shared
         self._refresh_s = refresh_s
+        self._stamp = stamp
+        self._seen: object = None  # the stamp before the table was last read
         self._keys_max = keys_max
         self._held: dict[str, Held] = {}
         self._tenants: dict[str, TenantRecord] = {}
@@ -227,6 +258,7 @@ class KeyStore:
                 held, tenants = await table.all()
             except DatabaseUnavailable as error:
                 self.error = error.message
+                self._seen = None
                 raise
             if before == self._changes:  # else it may have been read before that change
                 break
@@ -238,13 +270,29 @@ class KeyStore:
             self._held, self._tenants = found, named
             self.changed()
 
+    async def settle(self) -> None:
+        """At the end: the table is told once more what it could not be told before. Never fails."""
+        if self._unsaid:
+            try:
+                await self.refresh()
+            except DatabaseUnavailable as error:
+                revoked = ", ".join(self._unsaid)
+                log.error(
+                    "these keys are revoked, but could not be written down as such: %s: %s", revoked, error.message
+                )
+
     async def until_next(self) -> None:
-        """Returns when the table should be read again: some seconds later where it is shared, else when it has to be told more."""
-        if self._shared:
-            await asyncio.sleep(self._refresh_s)
-        else:
+        """Returns when the table should be read again: where it is shared some seconds later, else when it has to be told more."""
+        if not self._shared:
             await self._behind.wait()
             self._behind.clear()
+            return
+        while True:
+            await asyncio.sleep(self._refresh_s)
+            seen = None if self._stamp is None else await asyncio.to_thread(self._stamp)
+            if self._stamp is None or self._unsaid or seen != self._seen:
+                self._seen = seen
+                return
 
     async def create(
         self, name: str, *, tenant: str, admin: bool, terms: Terms, expires_s: float | None
@@ -323,6 +371,18 @@ class KeyStore:
                 raise
             raise tenant_taken(tenant_id) from None
         self._tenants[tenant_id] = record
+        self._has_changed()
+        return record
+
+    async def change_tenant(self, former: TenantRecord, display_name: str, terms: Terms) -> TenantRecord:
+        """Raises: UnknownModel: it has been deleted meanwhile, or by another gateway. DatabaseUnavailable."""
+        table = await self._known()
+        record = replace(former, display_name=display_name, terms=terms)
+        if not await table.set_tenant(record):
+            await self.refresh()
+        if former.id not in self._tenants:
+            raise tenant_missing(former.id)
+        self._tenants[former.id] = record
         self._has_changed()
         return record
 

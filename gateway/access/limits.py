@@ -40,12 +40,16 @@ _WINDOW_US = WINDOW_S * 1_000_000
 _GRAIN_US = 100_000  # beyond that; with them a window holds at most EXACT_MAX + 601 marks, some 200 kB
 _DAY_S = 86_400
 _NOTHING = Decimal(0)
+_LIMITS_TOLD = 4096  # header fields that are kept ready
+
+_Field = tuple[bytes, bytes]
 
 Subjects = Sequence[tuple[str, Limits]]  # who: "key:ID" or "tenant:NAME"; each once
 
 
 # So much was taken: [the last of it at µs, how much, the first of it at µs]. A list, because every request makes two.
 _Mark = list[int]
+_NO_MARK: _Mark = [0, 0, 0]  # of nothing, of which nothing is given back
 
 
 class _Window:
@@ -59,9 +63,10 @@ class _Window:
 
     def now(self, now_us: int) -> int:
         """What is taken now."""
-        marks, before_us = self.marks, now_us - _WINDOW_US
-        while marks and marks[0][0] <= before_us:
-            self.used -= marks.popleft()[1]
+        marks = self.marks
+        if marks and marks[0][0] <= now_us - _WINDOW_US:
+            while marks and marks[0][0] <= now_us - _WINDOW_US:
+                self.used -= marks.popleft()[1]
         return self.used
 
     def take(self, amount: int, now_us: int) -> _Mark:
@@ -135,32 +140,29 @@ class _Account:
             return False
         if limits.concurrent and self.running >= limits.concurrent:
             return False
-        return not (_spent(limits.budget_usd_day, self.day, cost_usd)) and not (
-            _spent(limits.budget_usd_month, self.month, cost_usd)
-        )
+        if limits.budget_usd_day is not None and _spent(limits.budget_usd_day, self.day, cost_usd):
+            return False
+        return limits.budget_usd_month is None or not _spent(limits.budget_usd_month, self.month, cost_usd)
 
     def take(self, tokens: int, cost_usd: Decimal | None, now_us: int) -> _Hold:
         self.running += 1
         if cost_usd:
             self.day.usd += cost_usd
             self.month.usd += cost_usd
-        request = self.requests.take(1, now_us)
-        return self, tokens, request, self.tokens.take(tokens, now_us), self.day.period, self.month.period
+        mark = self.tokens.take(tokens, now_us) if tokens else _NO_MARK
+        return self, tokens, self.requests.take(1, now_us), mark, self.day.period, self.month.period
 
 
 # What one reservation has taken at one account: tokens, the marks of the request and of them, day, month.
 _Hold = tuple[_Account, int, _Mark, _Mark, int, int]
 
 
-class Reservation:
+class Reservation(msgspec.Struct, eq=False):
     """What one request has taken. To be settled or released; only the first of these counts."""
 
-    __slots__ = ("cost_usd", "holds", "over")
-
-    def __init__(self, holds: list[_Hold], cost_usd: Decimal) -> None:
-        self.holds = holds
-        self.cost_usd = cost_usd
-        self.over = False
+    holds: list[_Hold]
+    cost_usd: Decimal
+    over: bool = False
 
 
 class Used(msgspec.Struct, frozen=True):
@@ -186,6 +188,7 @@ class Limiter:
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
+        self._last_s = 0.0
         self._last_us = 0
         self._shift_us = 0
         self._calendar = _Calendar(0)
@@ -206,9 +209,8 @@ class Limiter:
         now_us = self._now_us(now_s)
         taken: list[tuple[_Account, int]] = []
         for who, limits in subjects:
-            account = self._account(who)
-            self._turn(account, now_s)
-            capped = min(tokens, limits.tpm) if limits.tpm else tokens
+            account = self._account(who, now_s)
+            capped = limits.tpm if 0 < limits.tpm < tokens else tokens
             if not account.has_room(limits, capped, cost_usd, now_us):
                 raise self._refused(subjects, tokens, cost_usd, now_us, now_s)
             taken.append((account, capped))
@@ -244,30 +246,30 @@ class Limiter:
             account.requests.give_back(mark, 1, now_us)
         self.settle(reservation, tokens=0, cost_usd=_NOTHING, now_s=now_s)
 
-    def headers(self, who: str, limits: Limits, now_s: float) -> list[tuple[bytes, bytes]]:
+    def headers(self, who: str, limits: Limits, now_s: float) -> list[_Field]:
         """As `headers_all`, for one subject."""
         return self.headers_all(((who, limits),), now_s)
 
-    def headers_all(self, subjects: Subjects, now_s: float) -> list[tuple[bytes, bytes]]:
+    def headers_all(self, subjects: Subjects, now_s: float) -> list[_Field]:
         """OpenAI's fields, of the subject that has the least left. Reset: until all of it is free again."""
         now_us = self._now_us(now_s)
-        fields: list[tuple[bytes, bytes]] = []
-        for kind in (b"requests", b"tokens"):
-            least: tuple[int, int, int] | None = None
-            for who, limits in subjects:
-                limit = limits.rpm if kind == b"requests" else limits.tpm
-                if limit:
-                    account = self._account(who)
-                    window = account.requests if kind == b"requests" else account.tokens
-                    left = max(0, limit - window.now(now_us))
-                    if least is None or left < least[0]:
-                        least = (left, limit, window.marks[-1][0] + _WINDOW_US - now_us if window.marks else 0)
-            if least is not None:
-                fields += [
-                    (b"x-ratelimit-limit-" + kind, b"%d" % least[1]),
-                    (b"x-ratelimit-remaining-" + kind, b"%d" % least[0]),
-                    (b"x-ratelimit-reset-" + kind, b"%ds" % math.ceil(least[2] / 1e6)),
-                ]
+        requests: _Left | None = None
+        tokens: _Left | None = None
+        for who, limits in subjects:
+            account = self._accounts.get(who) or self._account(who, now_s)
+            if limits.rpm:
+                left = limits.rpm - account.requests.now(now_us)
+                if requests is None or left < requests[0]:
+                    requests = left, limits.rpm, account.requests
+            if limits.tpm:
+                left = limits.tpm - account.tokens.now(now_us)
+                if tokens is None or left < tokens[0]:
+                    tokens = left, limits.tpm, account.tokens
+        fields: list[_Field] = []
+        if requests is not None:
+            fields += _REQUESTS.fields(requests, now_us)
+        if tokens is not None:
+            fields += _TOKENS.fields(tokens, now_us)
         return fields
 
     def used(self, who: str, now_s: float) -> Used:
@@ -276,7 +278,7 @@ class Limiter:
         if account is None:
             return Used()
         now_us = self._now_us(now_s)
-        self._turn(account, now_s)
+        self._account(who, now_s)
         return Used(
             account.requests.now(now_us),
             account.tokens.now(now_us),
@@ -298,8 +300,7 @@ class Limiter:
     ) -> None:
         """What a former run let in, at `at_s` (where only sums are known: now_s, which is never too little)."""
         now_us = self._now_us(now_s)
-        account = self._account(who)
-        self._turn(account, now_s)
+        account = self._account(who, now_s)
         account.day.usd += usd_day
         account.month.usd += usd_month
         at_us = min(now_us, now_us - round((now_s - at_s) * 1e6))
@@ -312,25 +313,28 @@ class Limiter:
         """It is gone for ever. What it still has under way may be settled all the same."""
         self._accounts.pop(who, None)
 
-    def _account(self, who: str) -> _Account:
+    def _account(self, who: str, now_s: float) -> _Account:
+        """In the present day and month."""
         account = self._accounts.get(who)
         if account is None:
             account = self._accounts[who] = _Account()
+        present = self._calendar
+        if not present.from_s <= now_s < present.day_end_s:
+            present = self._calendar = _Calendar(now_s)
+        if account.day.period != present.day:
+            account.day.turn(present.day)
+            account.month.turn(present.month)
         return account
 
     def _now_us(self, now_s: float) -> int:
         """Never less than before."""
+        if now_s == self._last_s:  # a request asks twice
+            return self._last_us + self._shift_us
         now_us = round(now_s * 1e6)
         if now_us < self._last_us:
             self._shift_us += self._last_us - now_us
-        self._last_us = now_us
+        self._last_s, self._last_us = now_s, now_us
         return now_us + self._shift_us
-
-    def _turn(self, account: _Account, now_s: float) -> None:
-        if not self._calendar.from_s <= now_s < self._calendar.day_end_s:
-            self._calendar = _Calendar(now_s)
-        account.day.turn(self._calendar.day)
-        account.month.turn(self._calendar.month)
 
     def _refused(
         self, subjects: Subjects, tokens: int, cost_usd: Decimal | None, now_us: int, now_s: float
@@ -338,8 +342,7 @@ class Limiter:
         """The longest of all waits."""
         refusals: list[_Refusal] = []
         for who, limits in subjects:
-            account = self._account(who)
-            self._turn(account, now_s)
+            account = self._account(who, now_s)
             refusals += _refusals(account, who, limits, min(tokens, limits.tpm), now_us)
             ends = ((limits.budget_usd_day, account.day, "day", self._calendar.day_end_s),)
             ends += ((limits.budget_usd_month, account.month, "month", self._calendar.month_end_s),)
@@ -371,11 +374,39 @@ class _Calendar:
         self.month_end_s = calendar.timegm((next_year, next_month + 1, 1, 0, 0, 0))
 
 
-def _spent(budget: Decimal | None, spent: _Sum, cost_usd: Decimal | None) -> bool:
+# What is left of a limit: how much, of what, in which window.
+_Left = tuple[int, int, _Window]
+
+
+class _Told:
+    """The header fields of one kind of limit. All but one of them are kept ready: every request has them."""
+
+    def __init__(self, kind: bytes) -> None:
+        self._remaining = b"x-ratelimit-remaining-" + kind
+        self._resets = [(b"x-ratelimit-reset-" + kind, b"%ds" % seconds) for seconds in range(WINDOW_S + 1)]
+        self._limit = b"x-ratelimit-limit-" + kind
+        self._limits: dict[int, _Field] = {}
+
+    def fields(self, least: _Left, now_us: int) -> tuple[_Field, _Field, _Field]:
+        left, number, window = least
+        limit = self._limits.get(number)
+        if limit is None:
+            if len(self._limits) >= _LIMITS_TOLD:
+                self._limits.clear()
+            limit = self._limits[number] = (self._limit, b"%d" % number)
+        marks = window.marks
+        wait_us = marks[-1][0] + _WINDOW_US - now_us if marks else 0
+        return limit, (self._remaining, b"%d" % left if left > 0 else b"0"), self._resets[-(-wait_us // 1_000_000)]
+
+
+_REQUESTS, _TOKENS = _Told(b"requests"), _Told(b"tokens")
+
+
+def _spent(budget: Decimal, spent: _Sum, cost_usd: Decimal | None) -> bool:
     """Whether there is none left for a request of this cost. What costs nothing always passes."""
-    if budget is None or (cost_usd is not None and not cost_usd):
-        return False
-    return spent.usd >= budget or (cost_usd is not None and spent.usd + cost_usd > budget)
+    if cost_usd is None:
+        return spent.usd >= budget
+    return bool(cost_usd) and (spent.usd >= budget or spent.usd + cost_usd > budget)
 
 
 def _refusals(account: _Account, who: str, limits: Limits, tokens: int, now_us: int) -> list[_Refusal]:

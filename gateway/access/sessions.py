@@ -57,8 +57,12 @@ class Sessions:
         self._table[_of(token)] = _Session(digest, now_s)
         return token
 
-    def find(self, token: str) -> bytes | None:
-        """The digest of the key that it stands for; None: there is none, or none any more."""
+    def find(self, token: str, *, used: bool = True) -> bytes | None:
+        """The digest of the key that it stands for; None: there is none, or none any more.
+
+        Args:
+            used: somebody does something with it; False: it is only looked at, which does not keep it alive.
+        """
         session = self._table.get(_of(token))
         if session is None:
             return None
@@ -66,7 +70,8 @@ class Sessions:
         if _over(session, now_s):
             del self._table[_of(token)]
             return None
-        session.seen_s = now_s
+        if used:
+            session.seen_s = now_s
         return session.digest
 
     def close(self, token: str) -> None:

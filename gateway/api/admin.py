@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -12,10 +12,13 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
 
+from gateway.access.door import Access
 from gateway.errors import InvalidRequest, UnknownModel
 from gateway.residency.manager import ResidencyManager
 from gateway.routing.catalog import Catalog
 from gateway.routing.resolve import resolve
+
+from .session import while_admin
 
 Action = Callable[[str], Awaitable[None]]
 _SEQ = re.compile(r"[0-9]{1,15}")
@@ -55,7 +58,7 @@ def snapshot(catalog: Catalog, residency: ResidencyManager) -> Mapping[str, Any]
     }
 
 
-async def event_lines(residency: ResidencyManager, last_seq: int) -> AsyncIterator[bytes]:
+async def event_lines(residency: ResidencyManager, last_seq: int) -> AsyncGenerator[bytes, None]:
     """Every decision with its reason, as server-sent events whose id is the sequence number."""
     yield b": decisions as they are taken\n\n"
     async for happening in residency.journal.follow(last_seq):
@@ -63,7 +66,7 @@ async def event_lines(residency: ResidencyManager, last_seq: int) -> AsyncIterat
 
 
 def admin_routes(
-    catalog: Callable[[], Catalog], residency: ResidencyManager, patience_s: float
+    catalog: Callable[[], Catalog], residency: ResidencyManager, patience_s: float, access: Access
 ) -> list[HTTPRouteHandler]:
     """All of them need an admin's key where keys are configured."""
 
@@ -111,7 +114,9 @@ def admin_routes(
         last = request.headers.get("last-event-id", "")
         seq = int(last) if _SEQ.fullmatch(last) else after or 0
         return Stream(
-            event_lines(residency, seq), media_type="text/event-stream", headers={"cache-control": "no-cache"}
+            while_admin(access, request.scope["headers"], event_lines(residency, seq)),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-cache"},
         )
 
     @get("/admin/logs")

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway import errors as ours
 from gateway.dialects.spoken import Spoken, enveloped, event_of
+from gateway.metering.capture import masked
 from gateway.proxy.routes import route_of
 from gateway.storage.database import DatabaseUnavailable
 from providers import errors as theirs
@@ -65,6 +66,7 @@ TABLE: Mapping[type[Exception], Row] = {
     theirs.PullFailed: Row(502, "upstream_error", retry=False),
 }
 _UNFORESEEN = Row(500, "server_error")
+_NOT_TAKEN = Row(400, "invalid_request_error")  # the database is there; what it was asked holds what it has no room for
 # By code, where a class has several: clients that know OpenAI's word for a spent budget stop asking.
 _BY_CODE: Mapping[str, Row] = {"insufficient_quota": Row(429, "insufficient_quota", retry=False)}
 
@@ -88,6 +90,8 @@ class Told(msgspec.Struct, frozen=True):
 def row_of(error: Exception) -> Row:
     if isinstance(error, ours.RateLimited) and error.code in _BY_CODE:
         return _BY_CODE[error.code]
+    if isinstance(error, DatabaseUnavailable) and error.data_refused:
+        return _NOT_TAKEN
     return next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), _UNFORESEEN)
 
 
@@ -102,7 +106,9 @@ def tell(error: Exception, spoken: Spoken = Spoken.OPENAI) -> Told:
     elif isinstance(error, theirs.ProviderError):
         fields |= {"message": error.message, "code": error.code, "source": error.source or "gateway"}
     if isinstance(error, theirs.LoadFailed):
-        fields |= {"exit_code": error.exit_code, "log_lines": error.log_lines[-20:]}
+        # an engine prints what it was started with, and who asks is not always who started it
+        fields |= {"exit_code": error.exit_code, "log_lines": tuple(map(masked, error.log_lines[-20:]))}
+        fields["message"] = masked(error.message)
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(retry_after_s)))
@@ -133,10 +139,15 @@ def _own_words(body: bytes) -> Mapping[str, object] | None:
     return said if "error" in said else None
 
 
+_VALIDATION = "Validation failed for"  # the framework's words
+
+
 def tell_http(status: int, detail: str) -> Mapping[str, object]:
     """The envelope for what the HTTP framework refuses by itself: unknown paths, wrong methods, bad parameters."""
     code = {404: "not_found", 405: "method_not_allowed"}.get(
         status, "invalid_request" if status < 500 else "internal_error"
     )
     kind = "invalid_request_error" if status < 500 else "server_error"
+    if detail.startswith(_VALIDATION):  # it repeats the query, where some put their key
+        detail = detail.partition("?")[0] + ": a parameter is not of its kind (a number, true or false)"
     return {"error": {"message": detail, "type": kind, "param": None, "code": code, "source": "gateway"}}

@@ -20,7 +20,7 @@ from gateway.routing.listings import Listings
 
 # What programs are told at `/`; people are shown the dashboard.
 INDEX = {"name": "roundhouse", "version": __version__, "openai_base_url": "/v1", "models": "/v1/models"}
-PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+PROMETHEUS = "text/plain; version=0.0.4"
 
 
 class LedgerWords(Protocol):

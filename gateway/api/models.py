@@ -11,6 +11,7 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery
 
+from gateway.access.principal import Principal, unknown_here
 from gateway.errors import Forbidden, InvalidRequest, UnknownModel
 from gateway.residency.events import ResidentView
 from gateway.residency.manager import ResidencyManager
@@ -110,6 +111,23 @@ class Wanted(msgspec.Struct, frozen=True):
         return self.capabilities <= frozenset(() if offer is None else offer.capabilities)
 
 
+async def named(asker: Principal, name: str, catalog: Callable[[], Catalog], listings: Listings) -> Model:
+    """The model that a caller means. Raises: UnknownModel, Forbidden; neither names a model that it may not ask for."""
+    try:
+        model = resolve(catalog(), name)
+    except UnknownModel:
+        await listings.look_again()
+        try:
+            model = resolve(catalog(), name)
+        except UnknownModel:
+            if asker.sees_all:
+                raise
+            raise unknown_here(name) from None
+    if not asker.may(model.name):
+        raise Forbidden(f"This key may not ask for '{name}'", param="model", code="model_not_allowed")
+    return model
+
+
 def _limit(written: str | None) -> Decimal | None:
     """Raises: InvalidRequest."""
     amount = None if written is None else read_amount(written)
@@ -141,14 +159,7 @@ def model_routes(
 
     @get(["/v1/models/{name:path}", "/models/{name:path}"])
     async def get_model(request: Request[Any, Any, Any], name: FromPath[str]) -> Mapping[str, Any]:
-        name = name.removeprefix("/")
-        try:
-            model = resolve(catalog(), name)
-        except UnknownModel:
-            await listings.look_again()
-            model = resolve(catalog(), name)
-        if not asker_of(request.scope).may(model.name):
-            raise Forbidden(f"This key may not ask for '{model.name}'", param="model", code="model_not_allowed")
+        model = await named(asker_of(request.scope), name.removeprefix("/"), catalog, listings)
         return Entries(residency, listings).entry(model)
 
     return [list_models, get_model]

@@ -22,13 +22,13 @@ from litestar.types import Method
 
 from gateway.dialects.ollama_answer import rfc3339
 from gateway.dialects.ollama_request import Fields
-from gateway.errors import Forbidden, InvalidRequest, RouteNotServed, UnknownModel
+from gateway.errors import InvalidRequest, RouteNotServed
 from gateway.residency.events import ResidentView
 from gateway.residency.manager import ResidencyManager
 from gateway.routing.catalog import Catalog, Model
 from gateway.routing.listings import Listings
-from gateway.routing.resolve import resolve
 
+from .models import named
 from .session import asker_of
 
 # What clients ask before they use a feature: VS Code wants 0.6.4 (capabilities in /api/show), Codex 0.13.4 (/v1/responses), others
@@ -211,14 +211,7 @@ def ollama_routes(
 
     @post("/api/show", status_code=200)
     async def show(request: Request[Any, Any, Any]) -> Mapping[str, Any]:
-        name = _asked(await request.body())
-        try:
-            model = resolve(catalog(), name)
-        except UnknownModel:
-            await listings.look_again()
-            model = resolve(catalog(), name)
-        if not asker_of(request.scope).may(model.name):
-            raise Forbidden(f"This key may not ask for '{model.name}'", param="model", code="model_not_allowed")
+        model = await named(asker_of(request.scope), _asked(await request.body()), catalog, listings)
         return Entries(catalog(), residency).show(model)
 
     refusals = [_refusal(path, words, methods) for path, (words, methods) in _REFUSED.items()]

@@ -20,6 +20,7 @@ from litestar.handlers import HTTPRouteHandler
 from config.forms import Secret
 from config.load import dotted, forms
 from config.schema import Config
+from gateway.metering.capture import masked
 from providers.pricing import plain
 
 HIDDEN = "***"
@@ -30,7 +31,9 @@ _FOLDERS: Mapping[str, str] = {
     "server.state_dir": "ROUNDHOUSE_STATE_DIR",
 }
 # These change a model's meaning where they stand as the command line of an engine: a flag that wants something secret.
-_SECRET_FLAG = re.compile(r"(?i)^-{0,2}[\w.-]*(key|token|secret|password|passwd|credential)[\w.-]*(?P<value>=.*)?$")
+_SECRET_FLAG = re.compile(
+    r"(?i)^-{0,2}([\w.-]*(key|token|secret|password|passwd|credential)[\w.-]*|hft)(?P<value>=.*)?$"
+)
 _ENVIRONMENT_FLAG = re.compile(r"^-{1,2}")
 
 
@@ -125,7 +128,7 @@ def _without_secrets(argv: Sequence[str]) -> list[str]:
             shown.append(f"{part[: flag.start('value')]}={HIDDEN}")
             hides_next = False
         else:
-            shown.append(part)
+            shown.append(masked(part))
             hides_next = flag is not None and part.startswith("-")
     return shown
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from litestar import Request, delete, get, post
+from litestar import Request, delete, get, patch, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery
 
 from config.schema import TenantConfig
 from gateway.access.door import Access
 
-from .terms import display_name_from, read, said, shown_tenant, tenant_id_from, terms_from
+from .terms import changed_terms, display_name_from, read, said, shown_tenant, tenant_id_from, terms_from
 
 
 def tenant_routes(access: Access) -> list[HTTPRouteHandler]:
@@ -32,8 +32,16 @@ def tenant_routes(access: Access) -> list[HTTPRouteHandler]:
     def read_tenant(tenant_id: FromPath[str]) -> Mapping[str, Any]:
         return shown_tenant(access, access.tenant(tenant_id))
 
+    @patch("/admin/tenants/{tenant_id:str}")
+    async def change_tenant(tenant_id: FromPath[str], request: Request[Any, Any, Any]) -> Mapping[str, Any]:
+        wanted, former = await said(request), access.tenant(tenant_id)
+        found = read(wanted, TenantConfig, frozenset())
+        name = display_name_from(found) if "display_name" in wanted else former.display_name
+        record = await access.change_tenant(tenant_id, name, changed_terms(former.terms, wanted, found))
+        return shown_tenant(access, record)
+
     @delete("/admin/tenants/{tenant_id:str}", status_code=204)
     async def delete_tenant(tenant_id: FromPath[str], force: FromQuery[bool] = False) -> None:
         await access.delete_tenant(tenant_id, force=force)
 
-    return [list_tenants, create_tenant, read_tenant, delete_tenant]
+    return [list_tenants, create_tenant, read_tenant, change_tenant, delete_tenant]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, cast
 
 import msgspec
@@ -15,18 +16,30 @@ from config.load import NAME_CHARS_MAX, forms
 from config.schema import KeyConfig, LimitsConfig
 from gateway.access.door import Access
 from gateway.access.terms import KeyRecord, TenantRecord, Terms
-from gateway.errors import InvalidRequest
+from gateway.errors import BodyTooLarge, InvalidRequest
 
 DISPLAY_NAME_MAX = 100
+BODY_MAX_BYTES = 1 << 20  # a key with a thousand patterns has some ten thousand
+_SHOWN_CHARS = 64  # of a field's name that nobody knows
+_AMOUNTS = frozenset(("budget_usd_day", "budget_usd_month"))
+_NO_TERMS = Terms()
+# a number with a point as it is written: a float would round it
+_decode = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode
 
 
-async def said(request: Request[Any, Any, Any]) -> dict[str, object]:
-    """The body, a JSON object; nothing is as good as {}. Raises: InvalidRequest."""
-    body = await request.body()
+async def said(request: Request[Any, Any, Any], bytes_max: int = BODY_MAX_BYTES) -> dict[str, object]:
+    """The body, a JSON object; nothing is as good as {}. Raises: InvalidRequest, BodyTooLarge."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > bytes_max:
+            raise BodyTooLarge(f"The body is larger than {bytes_max} bytes, which is more than there is to say here")
     try:
-        return msgspec.json.decode(body, type=dict[str, Any]) if body else {}
+        return _decode(body) if body else {}
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"The body must be a JSON object: {error}", code="invalid_json") from None
+    except RecursionError:
+        raise InvalidRequest("The body must be a JSON object: this is nested too deeply", code="invalid_json") from None
 
 
 def read(wanted: Mapping[str, object], table: type[LimitsConfig], more: frozenset[str]) -> dict[str, Any]:
@@ -40,12 +53,13 @@ def read(wanted: Mapping[str, object], table: type[LimitsConfig], more: frozense
     found: dict[str, Any] = {}
     for name, value in wanted.items():
         if name not in known and name not in more:
-            raise InvalidRequest(f"'{name}' is not known here: there are {', '.join((*more, *known))}", param=name)
+            shown = name if len(name) <= _SHOWN_CHARS else name[:_SHOWN_CHARS] + "…"
+            raise InvalidRequest(f"'{shown}' is not known here: there are {', '.join((*more, *known))}", param=shown)
         if value is None:
             continue
         if name in known:
             try:
-                value = known[name].read(value)
+                value = known[name].read(str(value) if isinstance(value, Decimal) and name in _AMOUNTS else value)
             except Mismatch as wrong:
                 expected = wrong.expected or known[name].expected
                 raise InvalidRequest(f"{name}: expected {expected}", param=name) from None
@@ -56,6 +70,12 @@ def read(wanted: Mapping[str, object], table: type[LimitsConfig], more: frozense
 def terms_from(found: Mapping[str, Any]) -> Terms:
     """Of what `read` gave."""
     return Terms(**{name: found[name] for name in Terms.__struct_fields__ if name in found})
+
+
+def changed_terms(former: Terms, wanted: Mapping[str, object], found: Mapping[str, Any]) -> Terms:
+    """What is not said stays; null takes a restriction away. `found`: what `read` gave of `wanted`."""
+    said_of = {name: found.get(name, getattr(_NO_TERMS, name)) for name in Terms.__struct_fields__ if name in wanted}
+    return msgspec.structs.replace(former, **said_of)
 
 
 def name_from(found: Mapping[str, Any]) -> str:

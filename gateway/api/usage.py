@@ -144,4 +144,4 @@ def _cells(entry: Entry) -> list[object]:
     return cells
 
 
-_FORMATS = {"csv": ("text/csv; charset=utf-8", as_csv), "jsonl": ("application/jsonl", as_jsonl)}
+_FORMATS = {"csv": ("text/csv", as_csv), "jsonl": ("application/jsonl", as_jsonl)}

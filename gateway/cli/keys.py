@@ -12,6 +12,8 @@ from urllib.parse import quote
 import click
 import msgspec
 
+from gateway.access.secret import is_key
+
 from . import show
 from .reach import gateway_at, with_gateway
 from .remote import Remote
@@ -50,6 +52,20 @@ class _Made(msgspec.Struct, frozen=True):
     key: str
 
 
+def not_empty(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """A variable of the shell that is not set would make a key that may do everything."""
+    if value is not None and not any(part.strip() for part in value.split(",")):
+        raise click.BadParameter("it is empty; leave the option out for no restriction")
+    return value
+
+
+def _id(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """A key that is taken for its id would stand in addresses and logs."""
+    if is_key(value):
+        raise click.BadParameter("this is a key itself, not its id; `roundhouse keys list` shows the ids")
+    return value
+
+
 class _Session(msgspec.Struct, frozen=True):
     needed: bool = True
 
@@ -64,9 +80,14 @@ def keys() -> None:
 
 @keys.command()
 @click.argument("name")
-@click.option("--tenant", metavar="ID", help="To whom all of its use belongs.")
-@click.option("--tenants", metavar="ID,ID", help="Whom it has to name in X-Tenant-ID; '*' for any.")
-@click.option("--models", metavar="PATTERN,PATTERN", help="Which models it may ask for: 'smollm2,gpt-*'. Default: all.")
+@click.option("--tenant", callback=not_empty, metavar="ID", help="To whom all of its use belongs.")
+@click.option("--tenants", callback=not_empty, metavar="ID,ID", help="Whom it has to name in X-Tenant-ID; '*' for any.")
+@click.option(
+    "--models",
+    callback=not_empty,
+    metavar="PATTERN,PATTERN",
+    help="Which models it may ask for: 'smollm2,gpt-*'. Default: all.",
+)
 @click.option("--rpm", type=click.IntRange(0), help="Requests in any 60 seconds.")
 @click.option("--tpm", type=click.IntRange(0), help="Tokens in any 60 seconds, prompt and answer together.")
 @click.option("--concurrent", type=click.IntRange(0), help="Requests at once.")
@@ -112,7 +133,7 @@ def list_keys(as_json: bool, with_revoked: bool, url: str | None, config_path: P
 
 
 @keys.command()
-@click.argument("key_id", metavar="ID")
+@click.argument("key_id", metavar="ID", callback=_id)
 @with_gateway
 def revoke(key_id: str, url: str | None, config_path: Path | None) -> None:
     """Take a key back: nobody is let in with it from now on."""
@@ -122,7 +143,7 @@ def revoke(key_id: str, url: str | None, config_path: Path | None) -> None:
 
 
 @keys.command()
-@click.argument("key_id", metavar="ID")
+@click.argument("key_id", metavar="ID", callback=_id)
 @with_gateway
 def rotate(key_id: str, url: str | None, config_path: Path | None) -> None:
     """Print a new key in place of the former one, which is refused from now on. Everything else about it stays."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import reduce
 from pathlib import Path
 from urllib.parse import quote
 
@@ -9,10 +11,39 @@ import click
 import msgspec
 
 from . import show
+from .keys import not_empty
 from .reach import gateway_at, with_gateway
 from .words import count_text, printable
 
 _NAMES = "ID is 3 to 50 of a-z, 0-9 and -."
+
+
+_OPTIONS = (
+    click.option("--display-name", metavar="TEXT", help="How it is shown."),
+    click.option(
+        "--models",
+        callback=not_empty,
+        metavar="PATTERN,PATTERN",
+        help="Which models its keys may ask for. Default: all.",
+    ),
+    click.option("--rpm", type=click.IntRange(0), help="Requests in any 60 seconds; 0: no limit."),
+    click.option("--tpm", type=click.IntRange(0), help="Tokens in any 60 seconds; 0: no limit."),
+    click.option("--concurrent", type=click.IntRange(0), help="Requests at once; 0: no limit."),
+    click.option("--budget-day", "budget_usd_day", metavar="USD", help="Per UTC day, exact; 'none': no limit."),
+    click.option("--budget-month", "budget_usd_month", metavar="USD", help="Per calendar month, UTC, exact; 'none'."),
+)
+
+
+def _with_terms(command: Callable[..., None]) -> Callable[..., None]:
+    return reduce(lambda made, option: option(made), reversed(_OPTIONS), command)
+
+
+def _said(wanted: Mapping[str, object]) -> dict[str, object]:
+    """As the gateway reads it: null takes a limit away."""
+    said = {key: None if value == "none" else value for key, value in wanted.items() if value is not None}
+    if isinstance(written := said.get("models"), str):
+        said["models"] = [part.strip() for part in written.split(",") if part.strip()]
+    return said
 
 
 class _Tenant(msgspec.Struct, frozen=True):
@@ -35,19 +66,28 @@ def tenants() -> None:
 
 @tenants.command(epilog=_NAMES)
 @click.argument("tenant_id", metavar="ID")
-@click.option("--display-name", metavar="TEXT", help="How it is shown.")
-@click.option("--rpm", type=click.IntRange(0), help="Requests in any 60 seconds.")
-@click.option("--tpm", type=click.IntRange(0), help="Tokens in any 60 seconds.")
-@click.option("--concurrent", type=click.IntRange(0), help="Requests at once.")
-@click.option("--budget-day", "budget_usd_day", metavar="USD", help="Per UTC day, exact.")
-@click.option("--budget-month", "budget_usd_month", metavar="USD", help="Per calendar month, UTC, exact.")
+@_with_terms
 @with_gateway
 def create(tenant_id: str, url: str | None, config_path: Path | None, **wanted: object) -> None:
     """Make a tenant called ID."""
-    body = {"id": tenant_id, **{key: value for key, value in wanted.items() if value is not None}}
+    body = {"id": tenant_id, **_said(wanted)}
     with gateway_at(url, config_path) as gateway:
         made = gateway.decoded(gateway.send("POST", "/admin/tenants", body), _Tenant)
     click.echo(f"tenant {printable(made.id)} is made")
+
+
+@tenants.command()
+@click.argument("tenant_id", metavar="ID")
+@_with_terms
+@with_gateway
+def change(tenant_id: str, url: str | None, config_path: Path | None, **wanted: object) -> None:
+    """Change what is given of a tenant. What is not given stays, and what it has used goes on counting."""
+    body = _said(wanted)
+    if not body:
+        raise click.UsageError("say what is to be changed")
+    with gateway_at(url, config_path) as gateway:
+        gateway.send("PATCH", f"/admin/tenants/{quote(tenant_id, safe='')}", body)
+    click.echo(f"tenant {printable(tenant_id)} is changed")
 
 
 @tenants.command(name="list")

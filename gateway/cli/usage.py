@@ -11,6 +11,8 @@ from pathlib import Path
 import click
 import msgspec
 
+from gateway.access.secret import is_key
+
 from . import show
 from .reach import gateway_at, with_gateway
 from .remote import Remote
@@ -73,6 +75,8 @@ def usage(
     """
     if each and form == "table":
         raise click.UsageError("--requests goes with --format csv or --format jsonl")
+    if is_key(key):  # it would stand in addresses and logs
+        raise click.UsageError("--key takes a key's id, not the key itself; `roundhouse keys list` shows the ids")
     span = {name: value for name, value in (("since", since), ("until", until)) if value}
     chosen = {name: value for name, value in (("key", key), ("tenant", tenant), ("model", model)) if value}
     with gateway_at(url, config_path) as gateway:

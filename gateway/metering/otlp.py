@@ -1,9 +1,9 @@
 """The same counts over OTLP, in OpenTelemetry's generative-AI terms; nothing at all unless the environment asks for it.
 
 The law: off, it costs nothing, not even an import; on, a thread of its own reads the arrays every minute, and a request pays
-nothing for it. The usual variables decide: OTEL_METRICS_EXPORTER (otlp, console), OTEL_METRIC_EXPORT_INTERVAL (ms),
-OTEL_SERVICE_NAME, OTEL_EXPORTER_OTLP_ENDPOINT and their like. Sums since the start are told (cumulative), whatever else is
-asked for.
+nothing for it. The usual variables decide: OTEL_EXPORTER_OTLP_ENDPOINT (who names one wants it used), OTEL_METRICS_EXPORTER (otlp,
+console, none), OTEL_METRIC_EXPORT_INTERVAL (ms), OTEL_SERVICE_NAME and their like. Sums since the start are told (cumulative),
+whatever else is asked for.
 
 Source: semantic conventions for generative AI, metrics; OpenTelemetry's environment variables.
 """
@@ -35,8 +35,14 @@ Attributes = dict[str, str | int]
 
 
 def wanted(environ: Mapping[str, str], variable: str) -> str:
-    """Which exporter the environment asks for; "": none."""
-    asked = environ.get(variable, "none").strip().lower()
+    """Which exporter the environment asks for; "": none.
+
+    The specification's default is otlp, to a collector on this machine; here one has to be named, as most machines have none.
+    """
+    signal = variable.removeprefix("OTEL_").removesuffix("_EXPORTER")
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    usual = "otlp" if any(environ.get(name, "").strip() for name in endpoints) else "none"
+    asked = environ.get(variable, "").strip().lower() or usual
     off = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     return "" if off or asked == "none" else asked
 

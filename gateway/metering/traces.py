@@ -5,7 +5,7 @@ pays for the sampler's word; its spans are built after its answer has been sent:
 below it one for what we asked of the upstream (CLIENT), whose number the upstream is told as its parent. Where several targets were
 tried, that is the last one. Neither what was asked nor what was answered is in them, and no key.
 
-The usual variables decide: OTEL_TRACES_EXPORTER (otlp, console), OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_ENDPOINT,
+The usual variables decide: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_EXPORTER (otlp, console, none), OTEL_TRACES_SAMPLER,
 OTEL_SERVICE_NAME, OTEL_BSP_*.
 
 Source: semantic conventions for generative AI (see genai.py), W3C Trace Context (`traceparent`).

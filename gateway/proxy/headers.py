@@ -83,6 +83,16 @@ def to_upstream(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [field for field in headers if field[0] in _TO_UPSTREAM]
 
 
+# As clients of other APIs send a key (Google's `key`, Azure's `api-key`): whose it is, we do not know.
+_KEYS = frozenset((b"access_token", b"api-key", b"api_key", b"apikey", b"key", b"token"))
+
+
+def query_to_upstream(query: bytes) -> bytes:
+    """The caller's query without what may be a key of its own."""
+    kept = [part for part in query.split(b"&") if part.partition(b"=")[0].lower() not in _KEYS]
+    return b"?" + b"&".join(kept) if kept and query else b""
+
+
 _OF_THE_BODY = frozenset((b"accept", b"content-type"))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.access.principal import Principal
+from gateway.access.principal import Principal, unknown_here
 from gateway.dialects.spoken import Spoken
 from gateway.dialects.talk import Stamp
 from gateway.dialects.translation import Translation
@@ -38,7 +38,7 @@ from providers.errors import (
 from .client import Client
 from .forward import Passage, SendUpstream, forward
 from .guard import Guard, Judge
-from .headers import Head, translated_to_upstream
+from .headers import Head, query_to_upstream, translated_to_upstream
 from .peek import Peek, with_model
 from .policy import Policy
 from .routes import Route
@@ -161,9 +161,9 @@ class Pipeline:
         try:
             model = resolve(self._catalog(), call.seen.model)
         except UnknownModel:
-            model = await self._look_anew(call.seen.model)
+            model = await self._look_anew(call)
         client.model = model.name
-        self._toll.admit(call.principal, model)
+        self._toll.admit(call.principal, model, call.seen.model)
         targets = self._order(model, call.route, client.now_s())
         held = self._toll.take(call.principal, call.body, model, targets[0].key, client)
         if held is None:
@@ -202,20 +202,27 @@ class Pipeline:
         try:
             model = resolve(self._catalog(), call.seen.model)
         except UnknownModel:
-            model = await self._look_anew(call.seen.model)
-        self._toll.admit(call.principal, model)
+            model = await self._look_anew(call)
+        self._toll.admit(call.principal, model, call.seen.model)
         target = self._order(model, call.route, client.now_s())[0]
         client.target = target.key
         if load:
             asked_s = client.now_s()
-            async with self._residency.lease(target.key, self._patience_s):
-                client.leased_s = client.now_s()
-                client.queued_s += client.leased_s - asked_s
+            try:
+                async with self._residency.lease(target.key, self._patience_s):
+                    client.leased_s = client.now_s()
+            finally:
+                client.queued_s += client.now_s() - asked_s
 
-    async def _look_anew(self, name: str) -> Model:
+    async def _look_anew(self, call: Call) -> Model:
         """A name that was not known is looked for once more. Raises: UnknownModel."""
         await self._look_again()
-        return resolve(self._catalog(), name)
+        try:
+            return resolve(self._catalog(), call.seen.model)
+        except UnknownModel:
+            if call.principal.sees_all:
+                raise
+            raise unknown_here(call.seen.model) from None
 
     def _order(self, model: Model, route: Route, now_s: float) -> Sequence[Target]:
         """The targets that serve this route, the one to be tried first first. Raises: RouteNotServed: there is none."""
@@ -273,6 +280,8 @@ class Pipeline:
                     raise
             finally:
                 lease.release()
+                if not sent_s:  # a wait that ended without the model is none of our own time
+                    client.queued_s += client.now_s() - asked_s
 
     async def _try_wording(self, trip: _Trip) -> None:
         """Nothing is loaded, and nobody evicted, for what cannot be translated. Raises: InvalidRequest, NotTranslatable."""
@@ -343,7 +352,7 @@ class Pipeline:
         path, head, as_it_is = way.path, call.head, said.translation is None
         request = Request(
             b"POST",
-            path + b"?" + call.query if call.query and as_it_is else path,
+            path + query_to_upstream(call.query) if call.query and as_it_is else path,
             head.to_upstream if as_it_is else translated_to_upstream(head.fields),
             body,
             upstream.first_byte_s,

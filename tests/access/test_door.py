@@ -192,6 +192,18 @@ async def test_limits_outlive_a_restart(tmp_path: Path) -> None:
     ]
 
 
+async def test_what_a_kill_left_in_the_spool_is_waited_for(tmp_path: Path) -> None:
+    """The first start of all may be killed before it has made the database."""
+    config, spool = config_of(tmp_path, KEYS), tmp_path / "spool"
+    database = Database(f"sqlite:///{tmp_path / 'keys.sqlite3'}")
+    assert (await access_of(config, database, spool)).restored
+    spool.mkdir()
+    (spool / "0.lock").touch()
+    assert (await access_of(config, database, spool)).restored
+    (spool / "0-1.rows").touch()
+    assert not (await access_of(config, database, spool)).restored
+
+
 # keys made at run time
 
 

@@ -285,7 +285,7 @@ def test_window_of_thousands_is_bounded_and_never_exceeded() -> None:
             first += 1
         assert last - first + 1 <= 3000
     assert len(passed) >= 3000 * 2  # 140 s hold at least two whole windows
-    assert len(limiter._account("key:a").requests.marks) <= EXACT_MAX + 601  # pyright: ignore[reportPrivateUsage] - what it bounds is seen nowhere else
+    assert len(limiter._accounts["key:a"].requests.marks) <= EXACT_MAX + 601  # pyright: ignore[reportPrivateUsage] - what it bounds is seen nowhere else
 
 
 def test_estimate_above_the_whole_limit_takes_all_of_it() -> None:
@@ -432,3 +432,18 @@ def test_the_longest_wait_is_told() -> None:
         limiter.reserve_all(of, tokens=0, cost_usd=CENT, now_s=NOON_S)
     assert caught.value.code == BUDGET_CODE
     assert "This tenant's budget" in caught.value.message
+
+
+@pytest.mark.parametrize("limit", [1, 7, 10**15])
+def test_fields_count_down_to_nothing(limit: int) -> None:
+    """Never below it, though more was used than was thought; and they are ready for any limit."""
+    limiter, limits = Limiter(), Limits(tpm=limit)
+    for many in range(10_000):
+        limiter.headers("key:b", Limits(tpm=many + 1), NOON_S)
+    held = limiter.reserve("key:a", limits, tokens=1, cost_usd=FREE, now_s=NOON_S)
+    limiter.settle(held, tokens=limit + 3, cost_usd=FREE, now_s=NOON_S + 0.5)
+    assert limiter.headers("key:a", limits, NOON_S + 1) == [
+        (b"x-ratelimit-limit-tokens", str(limit).encode()),
+        (b"x-ratelimit-remaining-tokens", b"0"),
+        (b"x-ratelimit-reset-tokens", b"60s"),
+    ]

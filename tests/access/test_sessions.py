@@ -11,6 +11,7 @@ from gateway.access.sessions import (
     FREE_FAILURES,
     IDLE_S,
     SESSIONS_MAX,
+    SESSIONS_OF_ONE_MAX,
     Sessions,
     Throttle,
 )
@@ -65,15 +66,30 @@ def test_sessions_are_bounded() -> None:
     clock = Clock()
     sessions = Sessions(clock)
     tokens: list[str] = []
-    for _ in range(SESSIONS_MAX):
+    for number in range(SESSIONS_MAX):
         clock.now_s += 1
-        tokens.append(sessions.open(b"d"))
+        tokens.append(sessions.open(b"%d" % number))
     clock.now_s += 1
     assert sessions.find(tokens[0])
-    sessions.open(b"d")
+    sessions.open(b"another")
     assert len(sessions) == SESSIONS_MAX
     assert sessions.find(tokens[0])
     assert sessions.find(tokens[1]) is None
+
+
+def test_one_key_ends_only_its_own_sessions() -> None:
+    """Whoever logs in again and again puts nobody else out."""
+    clock = Clock()
+    sessions = Sessions(clock)
+    boss = sessions.open(b"boss")
+    tokens: list[str] = []
+    for _ in range(SESSIONS_OF_ONE_MAX + 1):
+        clock.now_s += 1
+        tokens.append(sessions.open(b"guest"))
+    assert len(sessions) == SESSIONS_OF_ONE_MAX + 1
+    assert sessions.find(boss) == b"boss"
+    assert sessions.find(tokens[0]) is None
+    assert sessions.find(tokens[1]) == b"guest"
 
 
 def fail(throttle: Throttle, times: int, address: str = ADDRESS) -> None:

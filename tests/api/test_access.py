@@ -147,7 +147,7 @@ async def test_own_machine_is_let_in_without_keys(gateway: Running, fields: list
     assert (await ask(gateway.port, "GET", "/admin/residency", None, fields)).status == 200
 
 
-@pytest.mark.parametrize("fields", [bearing("sk-whatever"), [("origin", "https://a.example")], [("host", "a.example")]])
+@pytest.mark.parametrize("fields", [bearing("sk-whatever"), [("origin", "app://a.example")], [("host", "a.example")]])
 async def test_anybody_may_ask_without_keys(gateway: Running, fields: list[tuple[str, str]]) -> None:
     """SDKs always send some key, and this one goes nowhere."""
     assert (await ask(gateway.port, "POST", CHAT, chat("echo"), fields)).status == 200

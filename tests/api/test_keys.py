@@ -223,6 +223,24 @@ async def test_tenants_are_made_read_and_deleted(desk: Desk) -> None:
     assert (await desk.ask("DELETE", "tenants/red-team")).error["code"] == "set_in_configuration"
 
 
+async def test_tenant_is_changed_where_it_is_said(desk: Desk) -> None:
+    """What is not said stays, null takes a limit away, and the limits hold from now on."""
+    await desk.ask("POST", "tenants", {"id": "green-team", "rpm": 7, "models": ["a*"], "budget_usd_day": "1"})
+    key = desk.access.principal((await desk.make(tenant="green-team"))["key"])
+    answer = await desk.ask("PATCH", "tenants/green-team", {"rpm": 9, "budget_usd_day": None, "display_name": "Green"})
+    assert answer.status == 200
+    said = answer.json()
+    assert (said["rpm"], said["models"], said["budget_usd_day"], said["display_name"]) == (9, ["a*"], None, "Green")
+    assert (await desk.ask("GET", "tenants/green-team")).json() == said
+    ((_, limits),) = desk.access.subjects(key)
+    assert limits.rpm == 9
+    for path, code in (("red-team", "set_in_configuration"), ("nobody", "tenant_not_found")):
+        assert (await desk.ask("PATCH", f"tenants/{path}", {"rpm": 1})).error["code"] == code
+    for body in ({"id": "other-team"}, {"rpm": -1}, {"key": "x"}):
+        assert (await desk.ask("PATCH", "tenants/green-team", body)).status == 400
+    assert (await desk.ask("GET", "tenants/green-team")).json() == said
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [

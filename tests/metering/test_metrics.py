@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import shutil
+import subprocess
 import timeit
-from collections import Counter
 from decimal import Decimal
 
 import pytest
@@ -13,14 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.access.limits import BUDGET_CODE, CONCURRENCY_CODE, RATE_CODE
 from gateway.metering.metrics import LIMIT_CODES, TOKEN_KINDS, Metrics
+from tests.deploy.promlint import faults
 
 from .entries import entry
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 CHAT = ("route", "/v1/chat/completions")
-
-# What a series may be counted in. https://prometheus.io/docs/practices/naming/
-UNITS = ("seconds", "bytes", "ratio", "info", "rows", "usd", "tokens")
 
 
 def read(metrics: Metrics) -> tuple[dict[str, Metric], Samples]:
@@ -172,62 +170,64 @@ def test_metrics_count_tokens_and_cost_by_target() -> None:
 # ---------------------------------------------------------------- as promtool checks it
 
 
-def complaints(text: str) -> list[str]:
-    """What `promtool check metrics` would say, and what a scrape would refuse.
-
-    Source: Prometheus, promlint's rules: help texts, counters' names, units, reserved suffixes, names of labels.
-    """
-    found: list[str] = []
-    declared: Counter[tuple[str, str]] = Counter()
-    series: Counter[str] = Counter()
-    kinds: dict[str, str] = {}
-    for line in text.splitlines():
-        if line.startswith("# "):
-            _, what, name, *rest = line.split(" ", 3)
-            declared[what, name] += 1
-            if what == "HELP" and not (rest and rest[0].strip()):
-                found.append(f"{name}: no help text")
-            if what == "TYPE":
-                kinds[name] = rest[0]
-        elif line:
-            series[line.rpartition(" ")[0]] += 1
-    found += [f"{name}: {what} more than once" for (what, name), times in declared.items() if times > 1]
-    found += [f"{name}: more than once" for name, times in series.items() if times > 1]
-    for name, kind in kinds.items():
-        if ("HELP", name) not in declared:
-            found.append(f"{name}: no HELP")
-        if (kind == "counter") is not name.endswith("_total"):
-            found.append(f"{name}: a {kind}")
-        if kind != "histogram" and name.endswith(("_bucket", "_sum", "_count")):
-            found.append(f"{name}: a histogram's suffix")
-        if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None:
-            found.append(f"{name}: not in snake case")
-        if re.search(r"_(ms|us|milliseconds|microseconds|minutes|mb|mib|kb|percent)\b", name):
-            found.append(f"{name}: not in a base unit")
-        if kind == "histogram" and not name.endswith(UNITS):
-            found.append(f"{name}: without its unit")
-    return found
-
-
 def test_the_exposition_is_as_promtool_wants_it() -> None:
     """Empty and full: each family declared once, counters end in _total, no series twice, base units."""
-    assert complaints(Metrics(lambda: ()).text().decode()) == []
-    assert complaints(used().text().decode()) == []
+    assert faults(Metrics(lambda: ()).text().decode()) == []
+    assert faults(used().text().decode()) == []
 
 
-def test_this_checker_sees_what_is_wrong() -> None:
-    """One complaint for each fault."""
-    text = "# HELP a \n# TYPE a counter\na 1\na 1\n# HELP b_ms x\n# TYPE b_ms histogram\n# TYPE c_count gauge\n"
-    said = complaints(text)
-    for fault in (
-        "a: no help",
-        "a: a counter",
-        "a: more than once",
-        "b_ms: not in a base",
-        "b_ms: without",
-        "c_count: no",
-    ):
-        assert any(each.startswith(fault) for each in said), fault
+FAULTY = {
+    "no help text": "# TYPE a gauge\na 1\n",
+    "a counter, by its name none": "# HELP a x\n# TYPE a counter\na 1\n",
+    "a gauge, by its name none": "# HELP a_total x\n# TYPE a_total gauge\na_total 1\n",
+    "a histogram's suffix": "# HELP a_count x\n# TYPE a_count gauge\na_count 1\n",
+    "a histogram's label": '# HELP a x\n# TYPE a gauge\na{le="1"} 1\n',
+    "a summary's label": '# HELP a x\n# TYPE a gauge\na{quantile="1"} 1\n',
+    "a colon is for rules": "# HELP a:b x\n# TYPE a:b gauge\na:b 1\n",
+    "not in snake case": '# HELP a x\n# TYPE a gauge\na{aB="1"} 1\n',
+    "its type is in its name: gauge": "# HELP a_gauge x\n# TYPE a_gauge gauge\na_gauge 1\n",
+    "an abbreviated unit: ms": "# HELP a_ms x\n# TYPE a_ms gauge\na_ms 1\n",
+    "not in a base unit: milliseconds": "# HELP a_milliseconds x\n# TYPE a_milliseconds gauge\na_milliseconds 1\n",
+    "not in a base unit: minutes": "# HELP a_minutes x\n# TYPE a_minutes gauge\na_minutes 1\n",
+}
+TORN = {
+    "a series twice": "# HELP a x\n# TYPE a gauge\na 1\na 2\n",
+    "a type twice": "# HELP a x\n# TYPE a gauge\n# TYPE a gauge\na 1\n",
+    "a type behind": "# HELP a x\na 1\n# TYPE a gauge\n",
+    "a label without quotes": "# HELP a x\n# TYPE a gauge\na{b=c} 1\n",
+    "no value": "# HELP a x\n# TYPE a gauge\na much\n",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_this_checker_sees_what_is_wrong(fault: str) -> None:
+    """One fault for each."""
+    name = FAULTY[fault].splitlines()[-1].partition(" ")[0].partition("{")[0]
+    assert faults(FAULTY[fault]) == [f"{name}: {fault}"]
+
+
+@pytest.mark.parametrize("fault", TORN)
+def test_this_checker_refuses_what_a_scrape_refuses(fault: str) -> None:
+    """What cannot be read at all."""
+    with pytest.raises(ValueError, match=r"\w"):
+        faults(TORN[fault])
+
+
+def test_buckets_have_to_add_up() -> None:
+    """Neither promtool nor a scrape would see that."""
+    lines = "# HELP a_seconds x\n# TYPE a_seconds histogram\n"
+    right = 'a_seconds_bucket{le="1"} 1\na_seconds_bucket{le="+Inf"} 2\na_seconds_sum 3\na_seconds_count 2\n'
+    assert faults(lines + right) == []
+    assert faults(lines + right.replace("count 2", "count 3")) != []
+    assert faults(lines + right.replace('"1"} 1', '"1"} 9')) != []
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.parametrize("text", [*FAULTY.values(), *list(TORN.values())[1:]], ids=[*FAULTY, *list(TORN)[1:]])
+def test_promtool_says_the_same(text: str) -> None:
+    """Of everything that our checker finds fault with, but for a series that is there twice: a scrape refuses that."""
+    said = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)  # noqa: S607
+    assert said.returncode != 0
 
 
 def test_a_request_pays_about_a_microsecond() -> None:

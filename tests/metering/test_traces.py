@@ -67,8 +67,13 @@ def streamed() -> Entry:
 
 @pytest.mark.parametrize(
     "environ",
-    [{}, {"OTEL_TRACES_EXPORTER": "none"}, {"OTEL_TRACES_EXPORTER": "console", "OTEL_SDK_DISABLED": "true"}],
-    ids=["unset", "none", "disabled"],
+    [
+        {},
+        {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},
+        {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_ENDPOINT": " "},
+        {"OTEL_TRACES_EXPORTER": "console", "OTEL_SDK_DISABLED": "true"},
+    ],
+    ids=["unset", "none", "metrics only", "disabled"],
 )
 def test_nothing_is_traced_when_the_environment_asks_for_nothing(environ: Mapping[str, str]) -> None:
     """Also when it says so, or switches the whole SDK off."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.proxy.headers import bearer, first, to_caller, to_upstream
+from gateway.proxy.headers import bearer, first, query_to_upstream, to_caller, to_upstream
 
 HOP_BY_HOP = (
     b"connection",
@@ -105,3 +105,20 @@ def test_first_gives_the_first_value() -> None:
     """And None where there is none."""
     assert first([(b"a", b"1"), (b"a", b"2")], b"a") == b"1"
     assert first([(b"a", b"1")], b"b") is None
+
+
+@pytest.mark.parametrize(
+    ("query", "passed"),
+    [
+        (b"beta=true", b"?beta=true"),
+        (b"beta=true&api_key=sk-1&x=2", b"?beta=true&x=2"),
+        (b"API-Key=sk-1", b""),
+        (b"key=sk-1&token=sk-2", b""),
+        (b"keys=1", b"?keys=1"),
+        (b"a&b", b"?a&b"),
+        (b"", b""),
+    ],
+)
+def test_a_query_goes_on_without_the_callers_keys(query: bytes, passed: bytes) -> None:
+    """Whose they are nobody knows; ours must not reach an upstream."""
+    assert query_to_upstream(query) == passed
