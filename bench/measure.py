@@ -23,6 +23,7 @@ UNARY_CONNECTIONS, MANY_CONNECTIONS = 16, 64
 STREAMS, MANY_STREAMS = 100, 1000
 LARGE_BYTES = 100_000
 _SETTLED_S = 9.0  # kept connections are closed by then, and memory is given back
+_IDLE_S = 3.0  # after its first requests a proxy may still be loading what it needs for them
 
 Starter = Callable[..., AbstractContextManager[Contender]]
 
@@ -185,15 +186,14 @@ class Bench:
             for contender in present
         }
 
-    def wake(self, contender: Contender) -> int:
-        """Both models asked once, so that their engines are up; its resident size then."""
+    def wake(self, contender: Contender) -> None:
+        """Both models asked once, so that their engines are up. Raises: RuntimeError."""
         for route in (contender.fast, contender.slow):
             running = rig.start_load(
                 route, "unary", connections=1, seconds=0.2, core=self.cores.load, key=contenders.KEY
             )
             if rig.finish(running).failures:
                 raise RuntimeError(f"{contender.name} does not answer: see above")
-        return contender.rss_bytes()
 
 
 def run(plan: Plan, starters: Sequence[Starter], swaps_ms: Callable[[int], list[float]]) -> Result:
@@ -242,13 +242,12 @@ def run(plan: Plan, starters: Sequence[Starter], swaps_ms: Callable[[int], list[
 def _started(stack: ExitStack, starters: Sequence[Starter], bench: Bench) -> tuple[list[Contender], dict[str, int]]:
     """Whatever this machine has, and its resident size. What it lacks, or what does not answer, is said in a line."""
     present: list[Contender] = []
-    idle_bytes: dict[str, int] = {}
     for starter in starters:
         one = stack.enter_context(ExitStack())
         folder = Path(one.enter_context(tempfile.TemporaryDirectory(prefix="rh-bench-")))
         try:
             contender = one.enter_context(starter(folder, bench.cores, bench.upstreams))
-            idle_bytes[contender.name] = bench.wake(contender)
+            bench.wake(contender)
         except rig.Missing as missing:
             progress(str(missing))
         except RuntimeError as error:
@@ -258,7 +257,8 @@ def _started(stack: ExitStack, starters: Sequence[Starter], bench: Bench) -> tup
             one.close()
         else:
             present.append(contender)
-    return present, idle_bytes
+    time.sleep(_IDLE_S)
+    return present, {contender.name: contender.rss_bytes() for contender in present}
 
 
 def _own_cpu_s() -> float:

@@ -47,6 +47,7 @@ from gateway.api.timeline import timeline_routes
 from gateway.api.usage import usage_routes
 from gateway.dialects.spoken import enveloped
 from gateway.dialects.talk import Stamp
+from gateway.metering.activity import Activity
 from gateway.metering.genai import peers_of
 from gateway.metering.metrics import Metrics
 from gateway.metering.otlp import pushing_from_environment
@@ -64,6 +65,7 @@ from gateway.residency.timeline import Timeline
 from gateway.residency.watch import Watch
 from gateway.routing.catalog import Catalog
 from gateway.routing.listings import Listings
+from gateway.server.memory import Packed
 from providers.contract import Provider
 from providers.hosted import HostedServer
 from providers.remote import Site
@@ -94,6 +96,7 @@ class Gateway(msgspec.Struct, frozen=True):
     upstreams: Mapping[str, Upstream]
     metrics: Metrics
     sampler: Sampler
+    packed: Packed
 
 
 class _Ground(msgspec.Struct, frozen=True):
@@ -208,7 +211,7 @@ async def _build(ground: _Ground, stack: AsyncExitStack) -> Gateway:
     _start(stack, [keeping])
     await restored(books.access)
     views = {name: server.view for name, server in ground.hosted.items()}
-    app = _application(
+    app, activity = _application(
         _Parts(
             config,
             ground.models,
@@ -225,7 +228,7 @@ async def _build(ground: _Ground, stack: AsyncExitStack) -> Gateway:
     )
     _start(stack, [sampler.run(), listings.run(), watch.run(), preload(config, providers, listings, residency)])
     await listings.settle(FIRST_LOOK_S, [name for name, shelf in listings.shelves.items() if shelf.near])
-    return Gateway(app, directory, residency, listings, watch, upstreams, metrics, sampler)
+    return Gateway(app, directory, residency, listings, watch, upstreams, metrics, sampler, activity.packed)
 
 
 def _tell_collectors(config: Config, metrics: Metrics, stack: AsyncExitStack) -> Tracing | None:
@@ -250,7 +253,7 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _application(parts: _Parts) -> App:
+def _application(parts: _Parts) -> tuple[App, Activity]:
     config, directory, residency = parts.config, parts.directory, parts.residency
 
     def catalog() -> Catalog:
@@ -304,7 +307,7 @@ def _application(parts: _Parts) -> App:
         openapi_config=None,
         logging_config=None,
     )
-    return Edge(litestar, access, data.handle, DATA_PATHS)
+    return Edge(litestar, access, data.handle, DATA_PATHS), desk.activity
 
 
 def _stamp() -> Stamp:

@@ -132,6 +132,7 @@ def desk_of(
         costs,
         load_part=timeline.load_part,
         keep=None if ledger is None else ledger.add,
+        keep_soon=None if ledger is None else ledger.add_soon,
         keep_bodies=None if ledger is None else ledger.add_capture,
     )
     standing = Standing(

@@ -81,9 +81,10 @@ def server_config(parts: Gateway, grace_s: int) -> uvicorn.Config:
     Args:
         grace_s: how long running requests may end after it is asked to stop.
     """
+    service = Service(parts.app, Limits(keep_alive_s=KEEP_ALIVE_S), parts.packed)
     return uvicorn.Config(
         parts.app,
-        http=cast("type[asyncio.Protocol]", Service(parts.app, Limits(keep_alive_s=KEEP_ALIVE_S))),  # its maker will do
+        http=cast("type[asyncio.Protocol]", service),  # its maker will do
         interface="asgi3",  # the edge is no coroutine function, which is how uvicorn would know
         ws="none",
         lifespan="off",

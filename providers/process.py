@@ -82,10 +82,6 @@ def watch_exit(process: subprocess.Popen[bytes], notify: Callable[[], None], *, 
     threading.Thread(target=wait, name=f"wait-{process.pid}", daemon=True).start()
 
 
-# How this program's memory is kept (gateway/server/memory.py) is no engine's business.
-_OUR_MALLOC = "PYTHONMALLOC"
-
-
 def engine_environment(
     base: Mapping[str, str],
     *,
@@ -99,7 +95,7 @@ def engine_environment(
         secret_env: names of variables that hold keys of ours (an upstream's, the gateway's): no engine's business.
         extra: what the engine's configuration sets; wins over `base`.
     """
-    env = {name: value for name, value in base.items() if name not in secret_env and name != _OUR_MALLOC}
+    env = {name: value for name, value in base.items() if name not in secret_env}
     # Spinning barriers of two engines on the same cores cost each of them nine tenths of its speed.
     env.setdefault("OMP_WAIT_POLICY", "passive")
     env.update(extra or {})

@@ -203,9 +203,11 @@ class Endpoint:
     def gone(self, connection: Connection) -> None:
         """See `Pool`."""
         self._open.discard(connection)
-        if not self._open and self._emptied is not None:
-            self._emptied.set_result(None)
-            self._emptied = None
+        if not self._open:
+            self._open.clear()  # a set that was large keeps its table until it is cleared
+            if self._emptied is not None:
+                self._emptied.set_result(None)
+                self._emptied = None
 
     def released(self, connection: Connection, *, reusable: bool) -> None:
         """See `Pool`."""

@@ -188,6 +188,7 @@ class Recorder:
         keep: the ledger's `add`; it never blocks and never raises. None: it is off.
         load_part: from the timeline.
         keep_bodies: the ledger's `add_capture`, for keys that have their bodies kept.
+        keep_soon: the ledger's `add_soon`, for whom nothing limits: no limit has to be known again after a kill.
     """
 
     def __init__(
@@ -199,7 +200,9 @@ class Recorder:
         keep: Callable[[Entry], None] | None = None,
         load_part: LoadPart | None = None,
         keep_bodies: Callable[[Entry, Capture], None] | None = None,
+        keep_soon: Callable[[Entry], None] | None = None,
     ) -> None:
+        self._keep_soon = keep_soon or keep
         self._keep_bodies = keep_bodies
         self._activity = activity
         self._rates = rates
@@ -225,8 +228,10 @@ class Recorder:
         if kept is not None and self._keep_bodies is not None:
             bodies = Capture(kept.request, bytes(kept.response), response_cut=kept.cut)
             self._keep_bodies(entry, bodies)
-        elif self._keep is not None:
-            self._keep(entry)
+        elif self._keep is not None and self._keep_soon is not None:
+            who = record.exchange.principal
+            limited = who is not None and (who.limits is not None or who.tenant)
+            (self._keep if limited else self._keep_soon)(entry)
         return entry
 
     def _entry(self, record: Record, now_s: float) -> Entry:

@@ -7,7 +7,8 @@ only grow, so that who follows knows what was missed. Whether the ledger is on o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, Literal, Protocol
 
@@ -43,6 +44,10 @@ class Ongoing(Protocol):
     """A request that can say how it stands. Asked only while somebody looks."""
 
     def begun(self) -> Begun: ...
+
+
+# Words of an entry that are another one's too.
+_SHARED = ("principal", "key_id", "tenant", "asked", "model", "target", "route", "code", "left", "user_agent")
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +117,28 @@ class Activity:
         self.running.pop(number, None)
         self.ended += 1
         self._ring.append(entry)
+
+    @contextmanager
+    def packed(self) -> Generator[None, None, None]:
+        """As long as it lasts nothing is kept but one piece of bytes; at its end all is as it was, in memory that lies together.
+
+        An entry lies where its request was answered, among what a crowd has left, and no page is free as long as one is on it.
+        """
+        try:
+            piece = msgspec.msgpack.encode(list(self._ring))
+        except (UnicodeEncodeError, OverflowError):  # somebody's joke of a name: then it stays where it is
+            yield
+            return
+        self._ring.clear()
+        try:
+            yield
+        finally:
+            words: dict[str, str] = {}
+            for entry in msgspec.msgpack.decode(piece, type=list[Entry]):
+                for name in _SHARED:
+                    word = getattr(entry, name)
+                    setattr(entry, name, words.setdefault(word, word))
+                self._ring.append(entry)
 
     def in_progress(self) -> list[tuple[int, Begun]]:
         """By number, oldest first."""

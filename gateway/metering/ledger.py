@@ -1,7 +1,7 @@
 """Every request that has ended, kept, and what may be asked of all of them.
 
-The law: whoever adds never waits and never fails (`ledger_writer` says how); whoever asks sees what was added before, and gets sums
-that are exact.
+The law: whoever adds never waits and never fails (`ledger_writer` says how, and what a kill may lose); whoever asks sees what was
+added before, and gets sums that are exact.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .activity import Wanted
 from .capture import Capture
 from .entry import Entry
 from .ledger_questions import END_US, Captured, LedgerState, Query, Spent, UsageQuery, UsageRow
-from .ledger_writer import BATCH_ROWS, SPOOL_MAX_BYTES, Writer, queries
+from .ledger_writer import SPOOL_MAX_BYTES, Writer, queries
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("roundhouse.ledger")
 
 BUFFER_ROWS = 20_000  # about 20 MB
+PAGE_ROWS = 500  # of an export, and of a deletion: as long as others wait for one
 CAPTURE_MAX_BYTES = 64 << 10  # of each body
 READ_OWN_S = 2.0  # how long a question waits for what was added before it; the first one for an import, too
 PRUNE_EVERY_S = 3600.0
@@ -70,8 +71,10 @@ class Ledger:
             capture_max_bytes=capture_max_bytes,
             spool_max_bytes=spool_max_bytes,
         )
-        # Keeps an entry. Never waits, never fails; the writer's own, for every call between costs each request.
+        # Keep an entry: on disk at the end of this turn of the event loop, or some milliseconds later. Never wait, never fail;
+        # the writer's own, for every call between costs each request.
         self.add: Callable[[Entry], None] = self._writer.add
+        self.add_soon: Callable[[Entry], None] = self._writer.add_soon
         self._pruning: asyncio.Task[None] | None = None
 
     def add_capture(self, entry: Entry, capture: Capture) -> None:
@@ -146,10 +149,10 @@ class Ledger:
     async def export(self, query: Query) -> AsyncIterator[Entry]:
         """All of them, the oldest first, some hundred at a time. Raises: DatabaseUnavailable."""
         await self._catch_up()
-        behind: tuple[int, str] | None = None
+        behind: tuple[int, int] | None = None
         while True:
             entries, behind = await self._database.read(
-                lambda connection, behind=behind: queries().following(connection, query, behind, BATCH_ROWS)
+                lambda connection, behind=behind: queries().following(connection, query, behind, PAGE_ROWS)
             )
             for entry in entries:
                 yield entry
@@ -174,9 +177,9 @@ class Ledger:
         before_us = int((self._clock() - self._retention_days * DAY_S) * 1_000_000)
         deleted = 0
         while True:
-            count = await self._database.write(lambda connection: queries().prune(connection, before_us, BATCH_ROWS))
+            count = await self._database.write(lambda connection: queries().prune(connection, before_us, PAGE_ROWS))
             deleted += count
-            if count < BATCH_ROWS:
+            if count < PAGE_ROWS:
                 return deleted
             await asyncio.sleep(PRUNE_PAUSE_S)
 

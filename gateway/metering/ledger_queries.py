@@ -1,26 +1,39 @@
-"""The ledger's questions in SQLAlchemy's words. Imported in the database's threads only: it imports SQLAlchemy.
+"""How rows come into the database, and the ledger's questions. Imported in the database's threads only: it imports SQLAlchemy.
 
-The law: every sum is of whole numbers, so that it is exact on both databases; every walk goes along the primary
-key, (at_us, row_id).
+The law: rows are written under ids of their own, and what is there already stays as it is. Every sum is of whole numbers, so that
+it is exact on both databases. Every walk goes along the primary key, (at_us, row_id), and looks up the kind of each request on its
+way: never the other way round (the `+ 0` below, without which SQLite might make an index of all requests for one question).
+
+A statement per row would cost more than the row. SQLite is given fifty rows with each: its driver lets go of the interpreter and
+takes it back once per statement, and whoever wants it back waits for the event loop. PostgreSQL is given a JSON text of some
+hundred. The interpreter is not held for more than one such portion, so that requests go on beside it.
+
+Sources: SQLite, "UPSERT" (DO NOTHING is for uniqueness only: a value that is refused is an error) and "Query Planner" (unary + and
+the like keep a term from choosing an index); PostgreSQL, "JSON Functions and Operators"; Python, `Modules/_sqlite/cursor.c`.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
+from itertools import chain
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     Connection,
-    Dialect,
+    LargeBinary,
     Select,
+    Table,
     Text,
     and_,
+    bindparam,
     case,
     cast,
     delete,
@@ -30,20 +43,48 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
-from gateway.storage.tables import captures, requests
+from gateway.storage.tables import captures, kinds, requests
 
 from .activity import Outcome
 from .entry import Entry
 from .ledger_questions import DAY_US, By, Captured, Query, Spent, UsageQuery, UsageRow
-from .ledger_rows import COLUMNS, Values, entry_of, joined
+from .ledger_rows import (
+    COLUMNS,
+    KIND,
+    PIECES,
+    Body,
+    Fields,
+    Kind,
+    Values,
+    digest,
+    entry_of,
+    joined,
+    kind_of,
+    odd,
+    sound,
+    time_of,
+    values,
+)
 
-Place = tuple[int, str]  # (at_us, row_id)
+Place = tuple[int, int]  # (at_us, row_id)
+
+SQLITE_ROWS = 50  # of one statement: more is not faster
+POSTGRES_ROWS = 500
+
+_KIND_COLUMNS = ("digest", *KIND, "last_us")
+_BODY_COLUMNS = tuple(column.name for column in captures.columns)
+_flat = chain.from_iterable
+_encode = msgspec.json.Encoder().encode
 
 _NANO = 10**9
-_c = requests.c
-_ALL = tuple(requests.c[name] for name in COLUMNS)
+_whole = (
+    select(*requests.columns, *(kinds.c[name] for name in KIND))
+    .select_from(requests.join(kinds, kinds.c.id == requests.c.kind + literal_column("0", BigInteger)))
+    .subquery("whole")
+)
+_c = _whole.c
 _key = tuple_(_c.at_us, _c.row_id)
 _place = tuple_(_c.at_us, _c.id)
 _EPOCH = datetime.date(1970, 1, 1)
@@ -70,28 +111,105 @@ _GROUPS: Mapping[By, ColumnElement[Any]] = {
 # ---------------------------------------------------------------------- writing
 
 
-def insert(connection: Connection, rows: Sequence[Values], bodies: Sequence[Values] = ()) -> int:
+def insert(connection: Connection, row_ids: Sequence[int], rows: Sequence[Fields], bodies: Sequence[Body] = ()) -> int:
     """Those that are not there yet; how many that were."""
+    into: _Into = _Postgres(connection) if connection.dialect.name == "postgresql" else _SQLite(connection)
     inserted = 0
-    if rows:
-        # prepared once and given tuples: what SQLAlchemy does per row otherwise costs as much as all of SQLite's work
-        inserted = connection.exec_driver_sql(_insertion(connection.dialect, "requests"), list(rows)).rowcount
+    known: dict[Kind, int] = {}
+    last_us = max(map(time_of, rows), default=0)
+    for start in range(0, len(rows), into.portion):
+        portion = rows[start : start + into.portion]
+        theirs = list(map(kind_of, portion))
+        ids = list(map(known.get, theirs))
+        new = set(theirs).difference(known) if None in ids else ()
+        if odd(portion, new):
+            portion = list(map(sound, portion))
+            theirs = list(map(kind_of, portion))
+            new = set(theirs).difference(known)
+        if new:
+            into.kinds(new, last_us, known)
+        pieces = values(row_ids[start : start + into.portion], portion, map(known.__getitem__, theirs))
+        inserted += into.rows(list(pieces))
     if bodies:
-        connection.exec_driver_sql(_insertion(connection.dialect, "captures"), list(bodies))
-    return max(0, inserted)
+        into.bodies(bodies)
+    return inserted
 
 
-@cache
-def _insertion(dialect: Dialect, table: str) -> str:
-    into = requests if table == "requests" else captures
-    maker = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
-    return str(maker(into).on_conflict_do_nothing().compile(dialect=dialect))
+class _Into:
+    """A database of one kind."""
+
+    portion: int
+
+    def kinds(self, new: Iterable[Kind], last_us: int, known: dict[Kind, int]) -> None:
+        """See that they are there, and stay as long as requests of then; their ids become known."""
+        raise NotImplementedError
+
+    def rows(self, values: Sequence[Values]) -> int:
+        """How many were not there yet."""
+        raise NotImplementedError
+
+    def bodies(self, values: Sequence[Body]) -> None:
+        """As they are."""
+        raise NotImplementedError
+
+
+class _SQLite(_Into):
+    """With the driver's own cursor: SQLAlchemy's part of a statement costs as much as ten rows. Its transaction is SQLAlchemy's."""
+
+    portion = SQLITE_ROWS
+
+    def __init__(self, connection: Connection) -> None:
+        self._cursor: Any = connection.connection.cursor()
+
+    def kinds(self, new: Iterable[Kind], last_us: int, known: dict[Kind, int]) -> None:
+        for kind in new:
+            found = digest(kind)
+            self._cursor.execute(_UPSERT, (found, *kind, last_us))
+            known[kind] = self._cursor.execute(_LOOK_UP, (found,)).fetchone()[0]
+
+    def rows(self, values: Sequence[Values]) -> int:
+        if len(values) == SQLITE_ROWS:
+            return self._cursor.execute(_MANY, list(_flat(_flat(values)))).rowcount
+        return self._cursor.executemany(_ONE, [tuple(_flat(pieces)) for pieces in values]).rowcount
+
+    def bodies(self, values: Sequence[Body]) -> None:
+        self._cursor.executemany(_BODY, values)
+
+
+class _Postgres(_Into):
+    """All of a portion is one parameter: to hand over each value by itself would cost more than everything else here."""
+
+    portion = POSTGRES_ROWS
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def kinds(self, new: Iterable[Kind], last_us: int, known: dict[Kind, int]) -> None:
+        named = {digest(kind): kind for kind in new}
+        # in one order, so that two gateways which write the same ones do not wait for each other for ever
+        values = [[(found.hex(), *named[found], last_us)] for found in sorted(named)]
+        statement = _from_json(kinds, (_KIND_COLUMNS,), _POSTGRES_AGAIN)
+        for found, number in self._connection.exec_driver_sql(statement, (_json(values),)):
+            known[named[bytes(found)]] = number
+
+    def rows(self, values: Sequence[Values]) -> int:
+        statement = _from_json(requests, PIECES, _IGNORE)
+        return self._connection.exec_driver_sql(statement, (_json(values),)).rowcount
+
+    def bodies(self, values: Sequence[Body]) -> None:
+        self._connection.exec_driver_sql(_POSTGRES_BODY, list(values))
+
+
+# ---------------------------------------------------------------------- deleting
 
 
 def prune(connection: Connection, before_us: int, limit: int) -> int:
     """Delete at most so many of the oldest requests from before then, with their bodies; how many it were."""
-    oldest = select(_c.at_us, _c.row_id).where(_c.at_us < before_us).order_by(_c.at_us, _c.row_id).limit(limit)
-    deleted = connection.execute(delete(requests).where(_key.in_(oldest))).rowcount
+    r = requests.c
+    oldest = select(r.at_us, r.row_id).where(r.at_us < before_us).order_by(r.at_us, r.row_id).limit(limit)
+    deleted = connection.execute(delete(requests).where(tuple_(r.at_us, r.row_id).in_(oldest))).rowcount
+    if deleted < limit:  # those were the last ones: kinds of which all were older are nobody's any more
+        connection.execute(delete(kinds).where(kinds.c.last_us < before_us))
     bodies = tuple_(captures.c.at_us, captures.c.row_id)
     orphans = select(captures.c.at_us, captures.c.row_id).where(captures.c.at_us < before_us).limit(limit)
     connection.execute(delete(captures).where(bodies.in_(orphans)))
@@ -106,7 +224,7 @@ def recent(connection: Connection, query: Query) -> list[Entry]:
     statement = _chosen(query).order_by(_c.at_us.desc(), _c.id.desc()).limit(query.limit)
     if query.before is not None:
         statement = statement.where(_place < query.before)
-    return [entry_of(row) for row in connection.execute(statement)]
+    return [entry_of(row) for row in connection.execute(statement).mappings()]
 
 
 def following(
@@ -116,20 +234,20 @@ def following(
     statement = _chosen(query).order_by(_c.at_us, _c.row_id).limit(limit)
     if behind is not None:
         statement = statement.where(_key > behind)
-    rows = connection.execute(statement).all()
-    end = (rows[-1].at_us, rows[-1].row_id) if len(rows) == limit else None
+    rows = connection.execute(statement).mappings().all()
+    end = (rows[-1]["at_us"], rows[-1]["row_id"]) if len(rows) == limit else None
     return [entry_of(row) for row in rows], end
 
 
 def one(connection: Connection, request_id: str) -> tuple[Entry, Captured | None] | None:
     """The newest of that id, with its bodies where they were kept. Walks back from now: there is no index of ids."""
-    statement = select(*_ALL).where(_c.id == request_id).order_by(_c.at_us.desc(), _c.row_id.desc()).limit(1)
-    row = connection.execute(statement).one_or_none()
+    statement = select(_whole).where(_c.id == request_id).order_by(_c.at_us.desc(), _c.row_id.desc()).limit(1)
+    row = connection.execute(statement).mappings().one_or_none()
     if row is None:
         return None
     b = captures.c
     bodies = select(b.request, b.request_cut, b.response, b.response_cut)
-    kept = connection.execute(bodies.where(b.at_us == row.at_us, b.row_id == row.row_id)).one_or_none()
+    kept = connection.execute(bodies.where(b.at_us == row["at_us"], b.row_id == row["row_id"])).one_or_none()
     return entry_of(row), None if kept is None else Captured(*kept)
 
 
@@ -160,9 +278,9 @@ def usage(connection: Connection, query: UsageQuery) -> list[UsageRow]:
 
 
 def spent(connection: Connection, who: Column[str], name: str, since_us: int, until_us: int) -> Spent:
-    """What one has used in [since, until); `who`: the column of keys or tenants."""
+    """What one has used in [since, until); `who`: the column of keys or tenants. What came to no target was not let in."""
     statement = select(func.count(), func.sum(_c.prompt + _c.completion), *_money()).where(
-        who == name, _c.at_us >= since_us, _c.at_us < until_us
+        who == name, _c.at_us >= since_us, _c.at_us < until_us, _c.target != ""
     )
     count, tokens, whole, nano, atto = _numbers(connection.execute(statement).one())
     return Spent(count or 0, tokens or 0, _amount(whole, nano, atto) or Decimal(0))
@@ -192,7 +310,7 @@ def _amount(whole: int | None, nano: int | None, atto: int | None) -> Decimal | 
 
 
 def _chosen(query: Query) -> Select[Any]:
-    statement = select(*_ALL).where(*_span(query), *_equals(query))
+    statement = select(_whole).where(*_span(query), *_equals(query))
     if query.outcome:
         statement = statement.where(_OUTCOMES[query.outcome])
     if query.q:
@@ -213,3 +331,53 @@ def _equals(query: Query | UsageQuery) -> list[ColumnElement[bool]]:
     if query.model:
         found.append(or_(_c.model == query.model, _c.asked == query.model, _c.target == query.model))
     return found
+
+
+# ---------------------------------------------------------------------- statements of ours
+
+
+def _json(values: Sequence[Any]) -> str:
+    return _encode(values).decode()
+
+
+def _places(sign: str, names: Sequence[str]) -> str:
+    return f"({', '.join(sign for _ in names)})"
+
+
+def _insertion(table: Table, names: Sequence[str], rows: str, conflict: str) -> str:
+    columns = ", ".join(f'"{name}"' for name in names)
+    return " ".join(("INSERT INTO", table.name, f"({columns})", rows, conflict))
+
+
+@cache
+def _from_json(table: Table, pieces: tuple[tuple[str, ...], ...], conflict: str) -> str:
+    """Its one parameter is a list of rows, each a list of pieces, each a list of values."""
+    places = [
+        (name, f"r->{number}->>{place}") for number, piece in enumerate(pieces) for place, name in enumerate(piece)
+    ]
+    values = ", ".join(_read_as(table.columns[name].type, place) for name, place in places)
+    names = [name for name, _ in places]
+    return _insertion(table, names, " ".join(("SELECT", values, _EVERY)), conflict)
+
+
+def _read_as(kind: object, text: str) -> str:
+    if isinstance(kind, LargeBinary):
+        return f"decode({text}, 'hex')"
+    if isinstance(kind, Text):
+        return text
+    return f"({text})::{'boolean' if isinstance(kind, Boolean) else 'bigint'}"
+
+
+_IGNORE = "ON CONFLICT DO NOTHING"
+_EVERY = "FROM jsonb_array_elements(%s::jsonb) AS every(r)"
+_LATER = f"greatest({kinds.name}.last_us, excluded.last_us)"
+_POSTGRES_AGAIN = f"ON CONFLICT (digest) DO UPDATE SET last_us = {_LATER} RETURNING digest, id"
+_POSTGRES_BODY = _insertion(captures, _BODY_COLUMNS, f"VALUES {_places('%s', _BODY_COLUMNS)}", _IGNORE)
+_PLACES = _places("?", COLUMNS)
+_ONE = _insertion(requests, COLUMNS, f"VALUES {_PLACES}", _IGNORE)
+_MANY = _insertion(requests, COLUMNS, f"VALUES {', '.join([_PLACES] * SQLITE_ROWS)}", _IGNORE)
+_BODY = _insertion(captures, _BODY_COLUMNS, f"VALUES {_places('?', _BODY_COLUMNS)}", _IGNORE)
+_AGAIN = "ON CONFLICT (digest) DO UPDATE SET last_us = max(last_us, excluded.last_us)"
+_UPSERT = _insertion(kinds, _KIND_COLUMNS, f"VALUES {_places('?', _KIND_COLUMNS)}", _AGAIN)
+# and not RETURNING, which SQLite before 3.35 does not know
+_LOOK_UP = str(select(kinds.c.id).where(kinds.c.digest == bindparam("digest")).compile(dialect=sqlite.dialect()))

@@ -1,12 +1,16 @@
-"""The ledger's writing half: into the spool in this turn of the event loop, into the database soon afterwards.
+"""The ledger's writing half: into the spool in this turn of the event loop or soon, into the database within a second.
 
-    add ──▶ turn ──(end of the loop's turn: one write)──▶ spool + queue ──(500 rows or 100 ms: one transaction)──▶ database
-                                                     memory full: spool only, read back from there later
+    add ──────▶ turn ──(end of the loop's turn)──────────▶ spool + queue ──(2,000 rows or 1 s: one transaction)──▶ database
+    add_soon ─▶  "   ──(50 ms or 100 rows: one write)──▶        memory full: spool only, read back from there later
 
 The law: no request ever waits for this, or fails because of it. A row is in the spool until the database has committed it, and rows
-are inserted under ids of their own, so that one written twice is one row: nothing is lost by a kill, nothing is there twice. While
-the database is away, rows wait in memory up to `buffer_rows`, above that in the spool alone up to SPOOL_MAX_BYTES, above that the
-oldest are dropped and counted. Where the spool cannot be written either, memory is all there is, and again the oldest go first.
+are inserted under ids of their own, so that one written twice is one row: nothing is there twice, and nothing is lost by an end of
+the process. A kill (-9) loses what was not in the spool yet: of `add` the rows of the loop's turn that was under way (limits and
+budgets are counted from these), of `add_soon` those of the last 50 ms: at most 100, and what came in the turn that made them so
+many.
+
+While the database is away, rows wait in memory up to `buffer_rows`, above that in the spool alone up to SPOOL_MAX_BYTES, above that
+the oldest are dropped and counted. Where the spool cannot be written either, memory is all there is, and the oldest go first.
 """
 
 from __future__ import annotations
@@ -25,15 +29,19 @@ from gateway.storage.database import Database, DatabaseUnavailable
 from .capture import Capture, redacted
 from .entry import Entry
 from .ledger_questions import LedgerState
-from .ledger_rows import Values, sound, values
-from .spool import Segment, Spool, frames, new_prefix, read, row_id
+from .ledger_rows import Body, Fields, fields_of, sound, time_of
+from .spool import Segment, Spool, frames, new_start, read
 
 log = logging.getLogger("roundhouse.ledger")
 
-BATCH_ROWS = 500
-BATCH_S = 0.1
-SPOOL_MAX_BYTES = 256 << 20  # more than half a million rows
-PAYLOAD_MAX_BYTES = 8 << 10  # of a row; what is longer holds somebody's joke of a name
+BATCH_ROWS = 2000
+BATCH_S = 1.0
+REPLAY_S = 0.1  # between two segments that are read back
+BLOCK_ROWS = 500  # of one write into the spool
+HOLD_ROWS = 100  # takes about 50 µs, in which no request is served
+HOLD_S = 0.05
+SPOOL_MAX_BYTES = 256 << 20  # more than a million rows
+PAYLOAD_MAX_BYTES = 8 << 10  # of a row, on average; what is longer holds somebody's joke of a name
 CAPTURES_WAITING_MAX = 64  # bodies are never more than a help: they wait in memory only
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.2, 10.0  # between tries at a database that is away
 CLOSE_S = 5.0
@@ -41,11 +49,14 @@ CLOSE_S = 5.0
 _encode = msgspec.msgpack.Encoder().encode
 
 
+_Made = tuple[list[int], list[Fields], list[Body]]  # ids, rows, and bodies under the same ids
+
+
 class _Block(msgspec.Struct, gc=False):
     """Rows of one turn, numbered from `first` on."""
 
     first: int
-    entries: list[Entry]
+    rows: list[Fields]
     segment: Segment | None  # where they lie in the spool; None: nowhere
     captures: dict[int, Capture] | None
 
@@ -71,23 +82,23 @@ class Writer:
         spool_max_bytes: int = SPOOL_MAX_BYTES,
     ) -> None:
         self._database = database
-        self._prefix = new_prefix()
-        self._spool = Spool(spool_dir, self._prefix)
+        self._start = new_start()
+        self._spool = Spool(spool_dir, self._start)
         self._buffer_rows = max(BATCH_ROWS, buffer_rows)
         self._capture_max_bytes = capture_max_bytes
         self._spool_max_bytes = spool_max_bytes
         self._clock = clock
         self._turn: list[Entry] = []
-        self._soon: Callable[[Callable[[], None]], object] = _later
+        self._due = self._held = False  # whether its end was asked for, and whether it comes after HOLD_S at the latest
+        self._soon: Callable[[Callable[[], None]], object] = _not_yet
+        self._after: Callable[[float, Callable[[], None]], object] = _not_yet
         self._captures: dict[int, Capture] = {}  # by number; of this turn
         self._captures_waiting = 0
         self._number = 0  # of the turn's first row
         self._queue: deque[_Block] = deque()
         self._writing: list[_Block] = []
         self._in_memory = 0  # rows of both
-        self._in_flight = (
-            0  # of `_writing`: at most a batch, beside `buffer_rows`, since it may be in the database already
-        )
+        self._in_flight = 0  # of `_writing`: beside `buffer_rows`, since they may be in the database already
         self._replayed: Segment | None = None  # the one that is being read back
         self._work = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -102,11 +113,23 @@ class Writer:
     # ------------------------------------------------------------ the hot path
 
     def add(self, entry: Entry) -> None:
-        """Keep it. Never waits, never fails."""
+        """Keep it: in the spool at the end of the loop's turn. Never waits, never fails."""
+        self._turn.append(entry)
+        if not self._due:
+            self._due = True
+            self._soon(self._end_turn)
+
+    def add_soon(self, entry: Entry) -> None:
+        """The same within HOLD_S, at a fraction of the cost; for what nobody's limits depend on."""
         turn = self._turn
         turn.append(entry)
-        if len(turn) == 1:
-            self._soon(self._end_turn)
+        if len(turn) >= HOLD_ROWS:
+            if not self._due:
+                self._due = True
+                self._soon(self._end_turn)
+        elif not self._held:
+            self._held = True
+            self._after(HOLD_S, self._end_hold)
 
     def add_capture(self, entry: Entry, capture: Capture) -> None:
         """Keep it, with its bodies where there is room for them."""
@@ -124,9 +147,9 @@ class Writer:
             self._spool_open = True
         except OSError as error:
             self._trouble(spool=error.strerror or str(error))
-        self._soon = asyncio.get_running_loop().call_soon
-        if self._turn:
-            self._end_turn()
+        loop = asyncio.get_running_loop()
+        self._soon, self._after = loop.call_soon, loop.call_later
+        self._end_hold()
         self._task = asyncio.create_task(self._write_all(), name="ledger writer")
 
     async def aclose(self) -> None:
@@ -135,7 +158,7 @@ class Writer:
         if task is None:
             return
         self._end_turn()
-        self._soon = self._refuse
+        self._soon = self._after = self._refuse
         self._ending = True
         self._work.set()
         self._hurry.set()
@@ -145,7 +168,7 @@ class Writer:
         left = self.state.buffered
         self._spool.close()
         if left:
-            lost = sum(len(block.entries) for block in (*self._writing, *self._queue) if block.segment is None)
+            lost = sum(len(block.rows) for block in (*self._writing, *self._queue) if block.segment is None)
             self._dropped += lost
             log.warning("%d rows of the ledger are not in the database; %d of them are kept for it", left, left - lost)
         self._tell_waiters()
@@ -173,36 +196,44 @@ class Writer:
 
     # ------------------------------------------------------------ the end of a turn
 
+    def _end_hold(self) -> None:
+        self._held = False
+        self._end_turn()
+
     def _end_turn(self) -> None:
+        self._due = False
         entries, self._turn = self._turn, []
         captures, self._captures = self._captures, {}
         first = self._number
         self._number += len(entries)
-        for start in range(0, len(entries), BATCH_ROWS):
-            part = entries[start : start + BATCH_ROWS] if len(entries) > BATCH_ROWS else entries
+        rows = list(map(fields_of, entries))
+        for start in range(0, len(rows), BLOCK_ROWS):
+            part = rows[start : start + BLOCK_ROWS] if len(rows) > BLOCK_ROWS else rows
             end = first + start + len(part)
             theirs = {number: captures[number] for number in captures if first + start <= number < end}
             self._keep(first + start, part, theirs or None)
         if entries:
             self._work.set()
+        if self._in_memory - self._in_flight >= BATCH_ROWS and not self._database_error:
+            self._hurry.set()
 
-    def _keep(self, first: int, entries: list[Entry], captures: dict[int, Capture] | None) -> None:
-        count = len(entries)
-        payloads, entries = _encoded(entries)
-        self._dropped += count - len(entries)
-        if not entries:
+    def _keep(self, first: int, rows: list[Fields], captures: dict[int, Capture] | None) -> None:
+        count = len(rows)
+        payload, rows = _encoded(rows)
+        self._dropped += count - len(rows)
+        if not rows:
             return
         segment: Segment | None = None
         if self._spool_open:
             try:
-                segment = self._spool.append(first, payloads)
+                segment = self._spool.append(first, len(rows), payload)
             except OSError as error:
                 self._trouble(spool=error.strerror or str(error))
             else:
                 if self._spool_error:
                     self._recovered(spool=True)
-        self._queue.append(_Block(first, entries, segment, captures))
-        self._in_memory += len(entries)
+        self._queue.append(_Block(first, rows, segment, captures))
+        self._in_memory += len(rows)
         if self._in_memory - self._in_flight > self._buffer_rows:
             self._relieve_memory()
         if self._spool.size > self._spool_max_bytes:
@@ -223,14 +254,17 @@ class Writer:
                 self._forget_block(self._queue.popleft())
 
     def _relieve_disk(self) -> None:
-        for segment in [s for s in self._spool.segments if s.on_disk and s is not self._replayed]:
+        on_their_way = {self._replayed, *(block.segment for block in self._writing)}
+        for segment in [s for s in self._spool.segments if s.on_disk and s not in on_their_way]:
             if self._spool.size <= self._spool_max_bytes:
                 break
+            while self._queue and self._queue[0].segment is segment:  # a try to write these failed
+                self._forget_block(self._queue.popleft())
             self._spool.forget(segment)
             self._drop(segment.left)
 
     def _forget_block(self, block: _Block) -> int:
-        count = len(block.entries)
+        count = len(block.rows)
         self._in_memory -= count
         if block.captures:
             self._captures_waiting -= len(block.captures)
@@ -241,7 +275,8 @@ class Writer:
             log.error("the ledger drops its oldest rows: there is no room for more until the database is back")
         self._dropped += rows
 
-    def _refuse(self, _: object) -> None:
+    def _refuse(self, *_: object) -> None:
+        self._due = self._held = False
         self._dropped += len(self._turn)
         self._turn.clear()
 
@@ -257,7 +292,9 @@ class Writer:
                 await self._work.wait()
                 continue
             if self._in_memory < BATCH_ROWS:
-                await self._rest(BATCH_S)
+                await self._rest(REPLAY_S if self._next_on_disk() else BATCH_S)
+            elif not self._waiters and not self._ending:
+                self._hurry.clear()  # it was meant for this
             try:
                 await self._write_some()
             except DatabaseUnavailable as error:
@@ -287,7 +324,7 @@ class Writer:
             return
         taken = self._take()
         try:
-            await self._insert(lambda: (self._rows(taken), self._bodies(taken)))
+            await self._insert(lambda: self._made(taken))
         except BaseException:
             self._queue.extendleft(reversed(taken))
             raise
@@ -297,58 +334,67 @@ class Writer:
         for block in taken:
             self._forget_block(block)
             if block.segment is not None and not block.segment.on_disk:
-                self._spool.written(block.segment, len(block.entries))
+                self._spool.written(block.segment, len(block.rows))
 
     def _take(self) -> list[_Block]:
         taken, count = self._writing, 0
-        while self._queue and count + len(self._queue[0].entries) <= BATCH_ROWS:
+        while self._queue and count + len(self._queue[0].rows) <= BATCH_ROWS:
             taken.append(self._queue.popleft())
-            count += len(taken[-1].entries)
+            count += len(taken[-1].rows)
         self._in_flight = count
         return list(taken)
 
     # these two run in the database's thread
 
-    def _rows(self, blocks: list[_Block]) -> list[Values]:
-        return [
-            row
-            for block in blocks
-            for number, entry in enumerate(block.entries, block.first)
-            if (row := _values(row_id(self._prefix, number), entry)) is not None
-        ]
+    def _made(self, blocks: list[_Block]) -> _Made:
+        firsts = [(self._start + block.first, len(block.rows)) for block in blocks]
+        row_ids = [row_id for first, count in firsts for row_id in range(first, first + count)]
+        return row_ids, [row for block in blocks for row in block.rows], self._bodies(blocks)
 
-    def _bodies(self, blocks: list[_Block]) -> list[Values]:
-        found: list[Values] = []
+    def _bodies(self, blocks: list[_Block]) -> list[Body]:
+        found: list[Body] = []
         for block in blocks:
             for number, capture in (block.captures or {}).items():
-                if 0 <= number - block.first < len(block.entries):
+                if 0 <= number - block.first < len(block.rows):
                     request, request_cut = redacted(capture.request, self._capture_max_bytes)
                     response, response_cut = redacted(capture.response, self._capture_max_bytes)
-                    place = (block.entries[number - block.first].at_us, row_id(self._prefix, number))
+                    place = (time_of(block.rows[number - block.first]), self._start + number)
                     cuts = (request_cut or capture.request_cut, response_cut or capture.response_cut)
                     found.append((*place, request, cuts[0], response, cuts[1]))
         return found
 
-    async def _insert(self, made: Callable[[], tuple[list[Values], list[Values]]]) -> None:
+    async def _insert(self, made: Callable[[], _Made]) -> None:
+        if why := await self._refused(made):
+            await self._insert_apart(*await asyncio.to_thread(made), why)
+
+    async def _insert_apart(self, row_ids: list[int], rows: list[Fields], bodies: list[Body], why: str) -> None:
+        """One of them is what the database does not take: the others are not to wait for ever because of it."""
+        if len(rows) <= 1:
+            log.error("the database does not take a row of the ledger (%s); it is dropped", why)
+            self._dropped += len(rows)
+            return
+        middle = len(rows) // 2
+        for half in (slice(None, middle), slice(middle, None)):
+            ids = row_ids[half]
+            part = (ids, rows[half], [body for body in bodies if ids[0] <= body[1] <= ids[-1]])
+            if why := await self._refused(lambda part=part: part):
+                await self._insert_apart(*part, why)
+
+    async def _refused(self, made: Callable[[], _Made]) -> str:
+        """Write them, all or none; why the database does not take them. Raises: DatabaseUnavailable."""
         try:
             self._written += await self._database.write(lambda connection: queries().insert(connection, *made()))
         except DatabaseUnavailable as error:
             if not error.data_refused:
                 raise
-            await self._insert_each(made()[0])
-
-    async def _insert_each(self, rows: list[Values]) -> None:
-        """One of them is what the database does not take: the others are not to wait for ever because of it."""
-        for row in rows:
-            try:
-                self._written += await self._database.write(
-                    lambda connection, row=row: queries().insert(connection, [row])
-                )
-            except DatabaseUnavailable as error:
-                if not error.data_refused:
-                    raise
-                log.error("the database does not take a row of the ledger (%s); it is dropped", error.detail)
-                self._dropped += 1
+            return error.detail or error.message
+        except (
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as error:  # somebody put something into it that is no value of an entry
+            return type(error).__name__
+        return ""
 
     # ------------------------------------------------------------ what lies in the spool alone
 
@@ -361,8 +407,9 @@ class Writer:
         try:
             at: int | None = 0
             while at is not None:
-                rows, at, count = await asyncio.to_thread(_batch, segment.path, at)
-                await self._insert(lambda rows=rows: (rows, []))
+                row_ids, rows, at, count = await asyncio.to_thread(_batch, segment.path, at)
+                self._dropped += count - len(rows)
+                await self._insert(lambda row_ids=row_ids, rows=rows: (row_ids, rows, []))
                 segment.left = max(1, segment.left - count)
         except OSError as error:
             log.error("rows of the ledger cannot be read back from %s: %s", segment.path, error.strerror)
@@ -407,55 +454,47 @@ class Writer:
             self._since_s = self._clock()
 
 
-def _later(_: object) -> None:
-    """Not open yet: the turn ends with `open`."""
+def _not_yet(*_: object) -> None:
+    """Not open: the turn ends with `open`."""
 
 
-def _encoded(entries: list[Entry]) -> tuple[list[bytes], list[Entry]]:
-    """Each as it lies in the spool; where one cannot be, all are made sound first, and what still cannot be is left out."""
+def _encoded(rows: list[Fields]) -> tuple[bytes, list[Fields]]:
+    """As they lie in the spool; where that cannot be, all are made sound first, and what still cannot be is left out."""
     try:
-        payloads = [_encode(entry) for entry in entries]
-        if max(map(len, payloads)) <= PAYLOAD_MAX_BYTES:
-            return payloads, entries
+        payload = _encode(rows)
+        if len(payload) <= PAYLOAD_MAX_BYTES * len(rows):
+            return payload, rows
     except (UnicodeEncodeError, OverflowError, TypeError):
         pass
-    payloads = list[bytes]()
-    kept = list[Entry]()
-    for entry in map(sound, entries):
+    kept: list[Fields] = []
+    for row in map(sound, rows):
         try:
-            payloads.append(_encode(entry))
+            _encode(row)
         except (UnicodeEncodeError, OverflowError, TypeError) as error:
             log.error("an entry of the ledger is dropped: %s", error)
         else:
-            kept.append(entry)
-    return payloads, kept
+            kept.append(row)
+    return _encode(kept), kept
 
 
-def _values(row_id: str, entry: Entry) -> Values | None:
-    """None: somebody put something into it that is no value of an entry."""
-    try:
-        return values(row_id, entry)
-    except (TypeError, ValueError, AttributeError) as error:
-        log.error("an entry of the ledger is dropped: %s", error)
-        return None
-
-
-def _batch(path: Path, start: int) -> tuple[list[Values], int | None, int]:
-    """Rows of a segment from there on, where the next begin (None: it was the end), and how many frames it were."""
-    rows: list[Values] = []
+def _batch(path: Path, start: int) -> tuple[list[int], list[Fields], int | None, int]:
+    """Rows of a segment from there on, under their ids, where the next begin (None: it was the end), and how many there were."""
+    row_ids: list[int] = []
+    rows: list[Fields] = []
     count, end = 0, start
     for frame in frames(path, start):
-        entry = read(frame.payload)
-        if entry is not None:
-            rows += [row for row in (_values(frame.row_id, sound(entry)),) if row is not None]
-        count, end = count + 1, frame.end
-        if count == BATCH_ROWS:
-            return rows, end, count
-    return rows, None, count
+        for row_id, row in enumerate(read(frame), frame.row_id):
+            if row is not None:
+                row_ids.append(row_id)
+                rows.append(row)
+        count, end = count + frame.count, frame.end
+        if count >= BATCH_ROWS:
+            return row_ids, rows, end, count
+    return row_ids, rows, None, count
 
 
 def queries():
-    """The questions' module."""
+    """What is said to the database."""
     from . import ledger_queries  # noqa: PLC0415 - it imports SQLAlchemy: only the database's threads may
 
     return ledger_queries

@@ -1,14 +1,17 @@
 """What has not reached the database yet, kept on disk as it comes: it survives the end of the process, however that ends.
 
     NUMBER.lock             held as long as its owner lives; one owner per NUMBER ("place")
-    NUMBER-SEQUENCE.rows    a segment: a head (magic, then what the ids of its rows begin with), then frames
+    NUMBER-SEQUENCE.rows    a segment: a head of three lines, then frames
 
-    frame = length of the payload (u32), CRC-32 of it begun with the row's number (u32), the row's number (u64), payload
+    head = magic · where the ids of its rows begin (16 hex digits) · the names of a row's fields (a JSON list)
+    frame = length of the payload (u32), CRC-32 of what follows (u32), how many rows (u32), number of the first (u64), payload
+    payload = a msgpack list of rows, each a list of its fields
 
 The law: segments are only appended to, by one owner, in one write per call, and each owner begins with a segment of its own; so
-nothing but the end of a segment can be torn, and what is torn is not read. A segment goes once all of its rows are in the database,
-never before. A second gateway with the same folder takes the next place; what a dead one left behind in any place is taken over by
-whoever starts next. Nothing is synced: the rows outlive our process (kill -9 too), not a loss of power.
+nothing but the end of a segment can be torn, and what is torn is not read: a frame is read whole or not at all. A segment goes once
+all of its rows are in the database, never before. A second gateway with the same folder takes the next place; what a dead one left
+behind in any place is taken over by whoever starts next. Nothing is synced: the rows outlive our process (kill -9 too), not a loss
+of power.
 """
 
 from __future__ import annotations
@@ -30,34 +33,28 @@ from typing import Any
 import msgspec
 
 from .entry import Entry
+from .ledger_rows import NAMES, Fields, fields_of
 
-MAGIC = b"RHROWS1\n"
-PREFIX_CHARS = 20  # 12 of the time in ms, so that ids of later runs are greater, and 8 by chance
-SEGMENT_BYTES = 4 << 20  # ten thousand rows: as many as are written twice at most when one is read back
+MAGIC = b"RHROWS2\n"
+SEGMENT_BYTES = 4 << 20  # twenty thousand rows: as many as are written twice at most when one is read back
 ANEW_BYTES = 256 << 10  # a segment without rows left is begun anew above it: a truncation costs as much as ten writes
 PLACES_MAX = 64  # gateways at once on one folder
-_HEAD_BYTES = len(MAGIC) + PREFIX_CHARS
-_FRAME = struct.Struct("<IIQ")
+HEAD_MAX_BYTES = 4096
+_ID_DIGITS = 16
+_CHANCE_BITS = 21
+_SAID = struct.Struct("<II")
+_COUNTED = struct.Struct("<IQ")
+_FRAME_BYTES = _SAID.size + _COUNTED.size
 _SEGMENT = re.compile(r"(\d{1,4})-(\d{1,12})\.rows")
-_PREFIX = re.compile(rb"[0-9a-f]{20}")
 
-_decode = msgspec.msgpack.Decoder(Entry).decode
-_pack = _FRAME.pack
+_encode_names = msgspec.json.Encoder().encode
+_decode_rows = msgspec.msgpack.Decoder(list[list[Any]]).decode
 _crc32 = zlib.crc32
 
 
-def _seed(number: int) -> int:
-    return (number ^ number >> 32) & 0xFFFFFFFF
-
-
-def new_prefix() -> str:
-    """What the row ids of one run begin with."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(4)}"
-
-
-def row_id(prefix: str, number: int) -> str:
-    """Unique for ever, and greater for later rows."""
-    return f"{prefix}{number:012x}"
+def new_start() -> int:
+    """Where the ids of one run's rows begin. Ids of later runs are greater; those of two that begin at once differ by chance."""
+    return (time.time_ns() // 1_000_000) << _CHANCE_BITS | secrets.randbits(_CHANCE_BITS)
 
 
 class Segment:
@@ -81,17 +78,17 @@ class Spool:
 
     Args:
         folder: made when needed.
-        prefix: as `new_prefix` gives it.
+        start: as `new_start` gives it.
         segment_bytes: above it another segment is begun.
     """
 
-    def __init__(self, folder: Path, prefix: str, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(self, folder: Path, start: int, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.segments: deque[Segment] = (
             deque()
         )  # oldest first; the last is the one that is written to, once there is one
         self.size = 0  # of all of them
         self._folder = folder
-        self._prefix = prefix
+        self._head = MAGIC + b"%0*x\n%s\n" % (_ID_DIGITS, start, _encode_names(NAMES))
         self._segment_bytes = segment_bytes
         self._place = -1
         self._lock = -1
@@ -117,13 +114,10 @@ class Spool:
             if lock >= 0:
                 os.close(lock)
 
-    def append(self, first: int, payloads: Sequence[bytes]) -> Segment:
+    def append(self, first: int, count: int, payload: bytes) -> Segment:
         """Write rows numbered from `first` on: all of them, or none. Raises: OSError."""
-        parts: list[bytes] = []
-        for number, payload in enumerate(payloads, first):
-            parts.append(_pack(len(payload), _crc32(payload, _seed(number)), number))
-            parts.append(payload)
-        data = b"".join(parts)
+        counted = _COUNTED.pack(count, first)
+        data = b"".join((_SAID.pack(len(payload), _crc32(payload, _crc32(counted))), counted, payload))
         if self._fd < 0 or self.segments[-1].size >= self._segment_bytes:
             self._begin()
         segment = self.segments[-1]
@@ -134,7 +128,7 @@ class Spool:
             self._cut_back(segment)
             raise
         segment.size += len(data)
-        segment.left += len(payloads)
+        segment.left += count
         self.size += len(data)
         return segment
 
@@ -147,12 +141,12 @@ class Spool:
             self.forget(segment)
         elif segment.size >= ANEW_BYTES:
             try:
-                os.ftruncate(self._fd, _HEAD_BYTES)
+                os.ftruncate(self._fd, len(self._head))
             except OSError:
                 self.forget(segment)
             else:
-                self.size -= segment.size - _HEAD_BYTES
-                segment.size = _HEAD_BYTES
+                self.size -= segment.size - len(self._head)
+                segment.size = len(self._head)
 
     def forget(self, segment: Segment) -> None:
         """Delete it, whatever is in it."""
@@ -202,7 +196,7 @@ class Spool:
 
     def _adopt(self, path: Path) -> None:
         """Its rows become ours, before any of our own."""
-        rows = sum(1 for _ in frames(path))
+        rows = sum(frame.count for frame in frames(path))
         if rows == 0:  # nothing, or nothing that can be read
             path.unlink()
             return
@@ -220,7 +214,7 @@ class Spool:
         self._sequence += 1
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            if os.write(fd, MAGIC + self._prefix.encode()) != _HEAD_BYTES:
+            if os.write(fd, self._head) != len(self._head):
                 raise OSError(ENOSPC, os.strerror(ENOSPC))
         except OSError:
             os.close(fd)
@@ -228,8 +222,8 @@ class Spool:
             raise
         self.end()
         self._fd = fd
-        self.segments.append(Segment(path, _HEAD_BYTES))
-        self.size += _HEAD_BYTES
+        self.segments.append(Segment(path, len(self._head)))
+        self.size += len(self._head)
 
     def _cut_back(self, segment: Segment) -> None:
         """Nothing of a write that failed is to stay: frames behind it would not be found."""
@@ -243,41 +237,51 @@ class Spool:
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """One row as it lies in a segment."""
+    """What one call has written."""
 
-    row_id: str
+    row_id: int  # of its first row
+    count: int
     payload: bytes
+    names: tuple[str, ...]  # of the fields of each row
     end: int  # where the next one begins
 
 
 def frames(path: Path, start: int = 0) -> Iterator[Frame]:
-    """The whole rows from a place in the file on (0: all), up to its end or to what is torn. Raises: OSError."""
+    """The whole ones from a place in the file on (0: all), up to its end or to what is torn. Raises: OSError."""
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-        prefix = head[len(MAGIC) :]
-        if not head.startswith(MAGIC) or not _PREFIX.fullmatch(prefix):
+        if file.readline(HEAD_MAX_BYTES) != MAGIC:
             return
-        at = max(start, _HEAD_BYTES)
+        try:
+            begun = int(file.readline(HEAD_MAX_BYTES), 16)
+            names = msgspec.json.decode(file.readline(HEAD_MAX_BYTES), type=tuple[str, ...])
+        except ValueError:
+            return
+        at = max(start, file.tell())
         file.seek(at)
-        while len(header := file.read(_FRAME.size)) == _FRAME.size:
-            length, crc, number = _FRAME.unpack(header)
+        while len(header := file.read(_FRAME_BYTES)) == _FRAME_BYTES:
+            length, crc = _SAID.unpack_from(header)
+            count, number = _COUNTED.unpack_from(header, _SAID.size)
             payload = file.read(length) if length <= SEGMENT_BYTES * 8 else b""
-            if len(payload) != length or _crc32(payload, _seed(number)) != crc:
+            if len(payload) != length or _crc32(payload, _crc32(header[_SAID.size :])) != crc:
                 return
-            at += _FRAME.size + length
-            yield Frame(row_id(prefix.decode(), number), payload, at)
+            at += _FRAME_BYTES + length
+            yield Frame(begun + number, count, payload, names, at)
 
 
-def read(payload: bytes) -> Entry | None:
-    """The entry; also of a version that kept other fields. None: it is none."""
+def read(frame: Frame) -> Sequence[Fields | None]:
+    """Its rows; also of a version that kept other fields. None: it is none."""
     try:
-        return _decode(payload)
+        rows = _decode_rows(frame.payload)
     except msgspec.MsgspecError:
-        pass
+        return [None] * frame.count
+    return [_read(frame.names, row) for row in rows]
+
+
+def _read(names: tuple[str, ...], row: list[Any]) -> Fields | None:
     try:
-        said: Any = msgspec.msgpack.decode(payload)
-        return msgspec.convert({**_BLANK, **said}, Entry, strict=False) if isinstance(said, dict) else None
-    except (msgspec.MsgspecError, TypeError):
+        said = dict(zip(names, row, strict=True))
+        return fields_of(msgspec.convert({**_BLANK, **said}, Entry, strict=False))
+    except ValueError:
         return None
 
 

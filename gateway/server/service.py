@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
 from . import refusals
 from .exchange import App
-from .memory import give_back
+from .memory import Packed, give_back
 from .protocol import Connection
 from .workers import Workers
 
@@ -20,9 +21,9 @@ _TICK_MAX_S = 1.0
 # Memory is given back after a crowd of this size has left, all but a part of it.
 CROWD = 200
 _CROWD_LEFT = 8
-# Until the first time what it used has been closed too: connections to upstreams are kept for some seconds. What is kept longer,
-# and what the first collection has loosened, is given back later.
-SETTLED_S = (6.0, 8.0, 30.0)
+# Until the first time what it used has been closed too: connections to upstreams are kept for four seconds. What is kept longer,
+# and what the first time has loosened, is given back later.
+SETTLED_S = (5.0, 7.0, 30.0)
 _MANY_STATUSES = 100
 
 
@@ -47,10 +48,15 @@ class ServerState(Protocol):
 
 
 class Service:
-    """Makes the connections of one server. Belongs to the loop it is first called on."""
+    """Makes the connections of one server. Belongs to the loop it is first called on.
 
-    def __init__(self, app: App, limits: Limits | None = None) -> None:
+    Args:
+        packed: see `give_back`.
+    """
+
+    def __init__(self, app: App, limits: Limits | None = None, packed: Packed = nullcontext) -> None:
         self.app = app
+        self._packed = packed
         self.limits = limits or Limits()
         self.workers: Workers
         self.now_s = 0.0  # the loop's clock at the last sweep
@@ -145,6 +151,7 @@ class Service:
         if self._has_left(crowd):  # else another one has come, and will leave
             assert self._state is not None
             self.workers.dismiss()
-            if not self._state.connections:
-                self._state.connections.clear()  # a set that was large keeps its table until it is cleared
-            give_back()
+            for known in (self._state.connections, self._state.tasks):
+                if not known:
+                    known.clear()  # a set that was large keeps its table until it is cleared
+            give_back(self._packed)

@@ -143,6 +143,8 @@ class Database:
             ) from None
         except SQLAlchemyError as error:
             raise _unavailable(str(error).partition("\n")[0]) from None
+        except sqlite3.Error as error:  # from work that speaks to the driver itself
+            raise _unavailable(str(error), isinstance(error, sqlite3.DataError | sqlite3.IntegrityError)) from None
         except (UnicodeEncodeError, OverflowError) as error:  # a driver's, of a value that it cannot write
             raise _unavailable(type(error).__name__, data_refused=True) from None
         except OSError as error:

@@ -18,7 +18,8 @@ _LOCK = 0x526F756E64  # any number, the same for all of us: PostgreSQL's advisor
 
 
 class Migration(msgspec.Struct, frozen=True):
-    """One step. In its statements {bytes} is the type for bytes, and {clustered} lets the primary key be the table."""
+    """One step. In its statements {bytes} is the type for bytes, {counted} that of a primary key which the database counts, and
+    {clustered} lets the primary key be the table."""
 
     version: int
     what: str
@@ -28,24 +29,30 @@ class Migration(msgspec.Struct, frozen=True):
 MIGRATIONS: Sequence[Migration] = (
     Migration(
         1,
-        "requests, captures, keys, tenants",
+        "requests, kinds, captures, keys, tenants",
         (
             """
             CREATE TABLE roundhouse_requests (
-              at_us BIGINT NOT NULL, row_id TEXT NOT NULL, id TEXT NOT NULL,
-              principal TEXT NOT NULL, key_id TEXT NOT NULL, tenant TEXT NOT NULL,
-              asked TEXT NOT NULL, model TEXT NOT NULL, target TEXT NOT NULL, route TEXT NOT NULL,
-              status BIGINT NOT NULL, code TEXT NOT NULL, streamed BOOLEAN NOT NULL, "left" TEXT NOT NULL,
+              at_us BIGINT NOT NULL, row_id BIGINT NOT NULL, kind BIGINT NOT NULL, id TEXT NOT NULL,
               prompt BIGINT NOT NULL, completion BIGINT NOT NULL, cached BIGINT NOT NULL, reasoning BIGINT NOT NULL,
               cost_nano BIGINT, cost_atto BIGINT,
               queued_us BIGINT NOT NULL, first_byte_us BIGINT NOT NULL, total_us BIGINT NOT NULL, load_us BIGINT NOT NULL,
-              bytes_in BIGINT NOT NULL, bytes_out BIGINT NOT NULL, user_agent TEXT NOT NULL,
+              bytes_in BIGINT NOT NULL, bytes_out BIGINT NOT NULL,
               PRIMARY KEY (at_us, row_id)
             ) {clustered}
             """,
             """
+            CREATE TABLE roundhouse_kinds (
+              id {counted}, digest {bytes} NOT NULL UNIQUE,
+              principal TEXT NOT NULL, key_id TEXT NOT NULL, tenant TEXT NOT NULL,
+              asked TEXT NOT NULL, model TEXT NOT NULL, target TEXT NOT NULL, route TEXT NOT NULL,
+              code TEXT NOT NULL, "left" TEXT NOT NULL, user_agent TEXT NOT NULL,
+              status BIGINT NOT NULL, streamed BOOLEAN NOT NULL, last_us BIGINT NOT NULL
+            )
+            """,
+            """
             CREATE TABLE roundhouse_captures (
-              at_us BIGINT NOT NULL, row_id TEXT NOT NULL,
+              at_us BIGINT NOT NULL, row_id BIGINT NOT NULL,
               request {bytes} NOT NULL, request_cut BOOLEAN NOT NULL,
               response {bytes} NOT NULL, response_cut BOOLEAN NOT NULL,
               PRIMARY KEY (at_us, row_id)
@@ -73,9 +80,9 @@ def migrate(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS
     if connection.dialect.name == "postgresql":
         # SQLite's transaction is exclusive already; here two gateways that start together would both begin
         connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
-        words = {"bytes": "BYTEA", "clustered": ""}
+        words = {"bytes": "BYTEA", "counted": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "clustered": ""}
     else:
-        words = {"bytes": "BLOB", "clustered": "WITHOUT ROWID"}
+        words = {"bytes": "BLOB", "counted": "INTEGER NOT NULL PRIMARY KEY", "clustered": "WITHOUT ROWID"}
     done, known = _version(connection), migrations[-1].version
     if done > known:
         raise DatabaseUnavailable(

@@ -62,6 +62,28 @@ def test_it_keeps_the_last_ones_and_counts_all() -> None:
     assert activity.since(99) == []
 
 
+def test_what_is_packed_comes_back_as_it_was() -> None:
+    """Every entry in its order, money and all; nothing is kept meanwhile, and what comes later comes after."""
+    activity = Activity(kept=3)
+    entries = [entry(id=f"req-{number}", cost_usd=Decimal("0.1") / 3, asked="ü€\0") for number in range(4)]
+    for each in entries:
+        activity.end(activity.begin(Waiting()), each)
+    with activity.packed():
+        assert activity.since(0) == []
+    assert activity.since(0) == entries[1:]
+    activity.end(activity.begin(Waiting()), entries[0])
+    assert activity.since(0) == [*entries[2:], entries[0]]
+
+
+def test_what_cannot_be_packed_stays() -> None:
+    """Half a surrogate pair in somebody's name for a model."""
+    activity = Activity()
+    activity.end(activity.begin(Waiting()), entry(asked="\ud800"))
+    with activity.packed():
+        assert len(activity.since(0)) == 1
+    assert activity.since(0) == [entry(asked="\ud800")]
+
+
 def test_those_in_progress_are_told_until_they_end() -> None:
     """Oldest first, each with its number."""
     activity = Activity()

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from gateway.metering.capture import Capture
-from gateway.metering.ledger import Ledger
+from gateway.metering.ledger import PAGE_ROWS, Ledger
 from gateway.metering.ledger_questions import Query, UsageQuery
-from gateway.metering.ledger_writer import BATCH_ROWS
+from gateway.metering.ledger_writer import BATCH_ROWS, HOLD_ROWS
 from gateway.metering.spool import frames
 from gateway.storage.database import Database, DatabaseUnavailable
 from tests.metering.kept import DAY_US, NOW_US, entry, ids, ledger, locked, until
@@ -27,7 +28,7 @@ def url(tmp_path: Path) -> str:
 
 def spooled(folder: Path) -> int:
     """Rows that lie in a spool."""
-    return sum(1 for path in folder.glob("*.rows") for _ in frames(path))
+    return sum(frame.count for path in folder.glob("*.rows") for frame in frames(path))
 
 
 def names(*numbers: int) -> list[str]:
@@ -55,6 +56,55 @@ async def test_row_is_on_disk_when_its_turn_ends(url: str, tmp_path: Path) -> No
         assert spooled(tmp_path / "spool") == 0
         await asyncio.sleep(0)
         assert spooled(tmp_path / "spool") == 3
+
+
+async def test_row_that_may_wait_is_on_disk_soon(url: str, tmp_path: Path) -> None:
+    """With the next one that may not, with the hundredth, or after some milliseconds; an end of the ledger loses none."""
+    spool = tmp_path / "spool"
+    async with ledger(url, spool) as found:
+        await found.usage(UsageQuery())
+        found.add_soon(entry(0))
+        await asyncio.sleep(0)
+        assert (spooled(spool), found.state.buffered) == (0, 1)
+        found.add(entry(1))
+        await asyncio.sleep(0)
+        assert spooled(spool) == 2
+        for number in range(2, 2 + HOLD_ROWS):
+            found.add_soon(entry(number))
+        await asyncio.sleep(0)
+        assert spooled(spool) == 2 + HOLD_ROWS
+        found.add_soon(entry(2 + HOLD_ROWS))
+        await until(lambda: spooled(spool) == 3 + HOLD_ROWS, within_s=2)
+        found.add_soon(entry(3 + HOLD_ROWS))
+    assert await ids(url, spool) == names(*range(4 + HOLD_ROWS))
+
+
+async def test_kinds_of_requests_leave_with_the_last_of_them(any_url: str, tmp_path: Path) -> None:
+    """Each is there once, whoever wrote it; a younger request keeps its own."""
+
+    async def asked() -> list[str]:
+        database = Database(any_url)
+        said = text("SELECT asked FROM roundhouse_kinds ORDER BY asked")
+        try:
+            return list(await database.read(lambda connection: connection.execute(said).scalars().all()))
+        finally:
+            await database.aclose()
+
+    old, now_s = NOW_US - 3 * DAY_US, NOW_US / 1e6
+    for run in range(2):
+        async with ledger(any_url, tmp_path / "spool", retention_days=3, clock=lambda: now_s) as found:
+            for number in range(120):
+                found.add(entry(number, at_us=old - 2 + run, asked=f"old{number % 3}"))
+            await found.settle()
+            found.add(entry(200, at_us=old + 1, asked="young"))
+            await found.settle()
+            if run == 0:
+                assert await asked() == ["old0", "old1", "old2", "young"]
+    async with ledger(any_url, tmp_path / "spool", retention_days=3, clock=lambda: now_s) as found:
+        assert await asked() == ["old0", "old1", "old2", "young"]
+        assert await found.prune() == 240
+        assert await asked() == ["young"]
+        assert [each.asked for each in await found.recent(Query())] == ["young"] * 2
 
 
 async def test_same_request_id_twice_is_two_rows(url: str, tmp_path: Path) -> None:
@@ -128,7 +178,7 @@ async def test_more_than_memory_holds_waits_on_disk(url: str, tmp_path: Path) ->
 
 
 async def test_more_than_the_disk_may_hold_drops_the_oldest_and_counts(url: str, tmp_path: Path) -> None:
-    """The newest are kept; rows that came, were dropped and are there add up."""
+    """The newest are kept, with what was on its way just then; rows that came, were dropped and are there add up."""
     rows = 10 * BATCH_ROWS
     async with ledger(url, tmp_path / "spool", buffer_rows=BATCH_ROWS, spool_max_bytes=1 << 20) as found:
         await found.usage(UsageQuery())  # so that there is a file to lock
@@ -143,7 +193,11 @@ async def test_more_than_the_disk_may_hold_drops_the_oldest_and_counts(url: str,
             assert found.state.buffered == rows - dropped
             assert sum(path.stat().st_size for path in (tmp_path / "spool").glob("*.rows")) <= 1 << 20
         await until(lambda: found.state.buffered == 0)
-    assert sorted(await ids(url, tmp_path / "spool")) == sorted(names(*range(dropped, rows)))
+    kept = [int(name[1:]) for name in await ids(url, tmp_path / "spool")]
+    assert len(kept) == rows - dropped
+    newest = sum(number + place == rows for place, number in enumerate(reversed(kept), 1))
+    assert newest >= BATCH_ROWS
+    assert len(kept) - newest <= BATCH_ROWS + 200
 
 
 async def test_without_a_spool_memory_is_all_there_is(url: str, tmp_path: Path) -> None:
@@ -228,7 +282,7 @@ async def test_odd_values_are_kept_and_hold_up_nobody(any_url: str, tmp_path: Pa
     """Whatever callers and upstreams write."""
     async with ledger(any_url, tmp_path / "spool") as found:
         for each in (entry(1), entry(2, **odd), entry(3)):
-            found.add(each)
+            found.add_soon(each)
         await found.settle()
         assert found.state.written == 3
         assert len(await found.recent(Query())) == 3
@@ -238,11 +292,15 @@ async def test_row_the_database_does_not_take_is_dropped_alone(any_url: str, tmp
     """And counted: nothing else waits because of it."""
     nothing: Any = None
     async with ledger(any_url, tmp_path / "spool") as found:
-        for each in (entry(1), entry(2, route=nothing), entry(3)):
-            found.add(each)
+        for number in range(300):
+            found.add(entry(number))
+        found.add(entry(1000, route=nothing))
+        found.add(entry(1001, at_us=nothing))
+        found.add_capture(entry(300), Capture(b"a", b"b"))
         await found.settle()
-        assert (found.state.written, found.state.dropped, found.state.ok) == (2, 1, True)
-        assert [each.id for each in await found.recent(Query())] == ["r3", "r1"]
+        assert (found.state.written, found.state.dropped, found.state.ok) == (301, 2, True)
+        assert {each.id for each in await found.recent(Query(limit=1000))} == set(names(*range(301)))
+        assert await found.captured("r300") is not None
 
 
 async def test_bodies_are_kept_beside_their_request(any_url: str, tmp_path: Path) -> None:
@@ -286,12 +344,12 @@ async def test_retention_deletes_what_is_older_with_its_bodies(any_url: str, tmp
     old = NOW_US - 3 * DAY_US
     now_s = NOW_US / 1e6
     async with ledger(any_url, tmp_path / "spool", retention_days=3, clock=lambda: now_s) as found:
-        for number in range(1, BATCH_ROWS + 200):
+        for number in range(1, PAGE_ROWS + 200):
             found.add(entry(number, at_us=old - number))
         found.add_capture(entry(10_000, at_us=old - 10**6), Capture(b"a", b"b"))
         found.add_capture(entry(20_000, at_us=old), Capture(b"a", b"b"))
         await found.settle()
-        assert await found.prune() == BATCH_ROWS + 200
+        assert await found.prune() == PAGE_ROWS + 200
         assert [each.id for each in await found.recent(Query())] == ["r20000"]
         assert await found.captured("r20000") is not None
         assert await found.prune() == 0

@@ -10,16 +10,51 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.metering.ledger_rows import COLUMNS, COST_MAX, TOKENS_MAX, entry_of, joined, plain, sound, split, values
-from gateway.storage.tables import requests
+from gateway.metering.entry import Entry
+from gateway.metering.ledger_rows import (
+    COLUMNS,
+    COST_MAX,
+    KIND,
+    NAMES,
+    TEXT_MAX,
+    TOKENS_MAX,
+    digest,
+    entry_of,
+    fields_of,
+    joined,
+    kind_of,
+    odd,
+    plain,
+    sound,
+    split,
+    values,
+)
+from gateway.storage.tables import kinds, requests
 from tests.metering.kept import entry
+
+
+def row(kept: Entry) -> dict[str, Any]:
+    """As it is read again."""
+    (pieces,) = values([7], [fields_of(kept)], [3])
+    found = dict(zip(COLUMNS, (value for piece in pieces for value in piece), strict=True))
+    assert (found["row_id"], found["kind"]) == (7, 3)
+    return found | dict(zip(KIND, kind_of(fields_of(kept)), strict=True))
+
+
+def is_odd(kept: Entry) -> bool:
+    """Among others."""
+    rows = [fields_of(entry(1)), fields_of(kept), fields_of(entry(2))]
+    return odd(rows, {kind_of(each) for each in rows})
+
 
 KEPT = st.decimals(0, COST_MAX, places=18, allow_nan=False)
 
 
 def test_columns_are_the_tables() -> None:
-    """In the same order."""
-    assert [column.name for column in requests.columns] == list(COLUMNS)
+    """Each has its place, and every field of an entry one of them."""
+    assert {column.name for column in requests.columns} == set(COLUMNS)
+    assert [column.name for column in kinds.columns] == ["id", "digest", *KIND, "last_us"]
+    assert set(NAMES) - {"cost_usd"} == {*COLUMNS, *KIND} - {"cost_nano", "cost_atto", "kind", "row_id"}
 
 
 @given(KEPT)
@@ -69,12 +104,16 @@ def test_amount_is_written_without_an_exponent(cost: str, written: str) -> None:
 def test_entry_comes_back_as_it_was(cost: Decimal | None) -> None:
     """Every field."""
     kept = entry(7, cost_usd=cost, streamed=True, left="answer", model="ünï", tenant="t", load_us=3)
-    assert entry_of(values("abc", kept)) == kept
+    assert entry_of(row(kept)) == kept
+    assert not is_odd(kept)
 
 
 def test_counts_no_model_reaches_do_not_spoil_sums() -> None:
     """They are cut."""
-    assert entry_of(values("abc", entry(prompt=1 << 48, cached=1 << 60))).prompt == TOKENS_MAX
+    kept = entry(prompt=1 << 48, cached=1 << 60)
+    assert is_odd(kept)
+    found = dict(zip(NAMES, sound(fields_of(kept)), strict=True))
+    assert (found["prompt"], found["cached"], found["completion"]) == (TOKENS_MAX, TOKENS_MAX, kept.completion)
 
 
 @pytest.mark.parametrize(
@@ -88,13 +127,38 @@ def test_counts_no_model_reaches_do_not_spoil_sums() -> None:
 )
 def test_sound_entry_can_be_encoded_and_kept(said: dict[str, Any]) -> None:
     """Whatever a caller made up."""
-    found = sound(entry(**said))
+    found = sound(fields_of(entry(**said)))
     assert len(msgspec.msgpack.encode(found)) < 10_000
-    for value in values("abc", found):
+    assert not odd([found], {kind_of(found)})
+    for value in found:
         assert not isinstance(value, str) or "\0" not in value
         assert not isinstance(value, int) or 0 <= value < 1 << 63
 
 
-def test_nul_is_replaced_where_callers_write() -> None:
-    """PostgreSQL would refuse the row."""
-    assert "\0" not in "".join(str(value) for value in values("abc", entry(asked="a\0", user_agent="\0", id="\0")))
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"id": "a\0"},
+        {"asked": "a\0"},
+        {"user_agent": "\0"},
+        {"asked": "x" * (TEXT_MAX + 1)},
+        {"id": "x" * (TEXT_MAX + 1)},
+        *({name: TOKENS_MAX + 1} for name in ("prompt", "completion", "cached", "reasoning")),
+        {"id": None},
+        {"model": None},
+        {"prompt": None},
+    ],
+)
+def test_what_cannot_be_kept_as_it_is_is_seen_among_others(said: dict[str, Any]) -> None:
+    """PostgreSQL would refuse the row, or it would spoil sums."""
+    assert is_odd(entry(**said))
+
+
+def test_kinds_are_told_apart_by_each_of_their_fields() -> None:
+    """Nothing that a caller writes into one of them makes it look like another."""
+    alike = entry(1, prompt=7, id="other", at_us=5)
+    assert digest(kind_of(fields_of(entry(1)))) == digest(kind_of(fields_of(alike)))
+    others = [entry(1, **{name: "x"}) for name in KIND if name not in ("status", "streamed")]
+    others += [entry(1, status=500), entry(1, streamed=True), entry(1, asked="smal", model="lsmall")]
+    found = {digest(kind_of(fields_of(each))) for each in (entry(1), *others)}
+    assert len(found) == 1 + len(others)
