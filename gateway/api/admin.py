@@ -46,6 +46,7 @@ def snapshot(catalog: Catalog, residency: ResidencyManager) -> Mapping[str, Any]
         "devices": {
             device: {
                 "budget_bytes": budget.budget_bytes,
+                **({"total_bytes": budget.total_bytes} if budget.total_bytes else {}),
                 "committed_bytes": committed.get(device, 0),
                 "measured_bytes": budget.measured_bytes,
                 "strangers_bytes": budget.strangers_bytes,

@@ -142,7 +142,7 @@ class Hub:
         return len(self._subscribers)
 
     async def follow(self, last_id: str = "", life_s: float | None = None) -> AsyncIterator[bytes]:
-        """Events, in pieces of one or more, until the journal is closed or its life is over. Ending the iteration frees everything."""
+        """Events, in pieces of one or more, until the journal is closed or its life is over. Ending it frees everything."""
         subscriber = self._enter(last_id)
         over = None if life_s is None else asyncio.get_running_loop().call_later(life_s, subscriber.send_away)
         try:

@@ -57,12 +57,19 @@ class Entries:
             "aliases": model.aliases,
             "state": state,
             "bytes": None if resident is None else resident.footprint,
+            "expected_bytes": self._expected(managed[0]) if managed else None,
+            "load_s": self._residency.load_s(managed[0]) if managed else None,
             "context_length": model.context_length or (None if offer is None else offer.context_length),
             "capabilities": (),
             "price": None,
             "cost": category(None),
             "pinned": any(self._residency.is_pinned(target) for target in managed),
         }
+
+    def _expected(self, target: str) -> Mapping[str, int] | None:
+        """What it took before, else what was declared; None: nobody knows before its first load."""
+        one = self._residency.managed[target]
+        return self._residency.footprints.best(one.key, one.spec.declared, {})[0] or None
 
 
 def _described(offer: Offer) -> dict[str, Any]:

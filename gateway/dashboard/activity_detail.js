@@ -40,7 +40,7 @@ function ended(entry) {
     ...Object.entries(NUMBERS).map(([field, name]) => [name, number(entry[field] ?? 0)]),
     ["Speed", rate === null ? "" : `${rate.toFixed(1)} tokens/s`],
     ["Cost", cost === null ? "unknown" : dollars(cost)],
-    ["Waited for the model", entry.queued_us ? seconds(entry.queued_us / 1e6) : "not at all"],
+    ["Waited for the model", entry.queued_us >= 1000 ? seconds(entry.queued_us / 1e6) : "not at all"],
     ["of it, load", entry.load_us ? seconds(entry.load_us / 1e6) : ""],
     ["First byte after", entry.first_byte_us ? seconds(entry.first_byte_us / 1e6) : "not reached"],
     ["Whole", seconds(entry.total_us / 1e6)],
@@ -52,8 +52,9 @@ function ended(entry) {
 
 /** The panel. `onClose()`; `onFilter({model}|{key}|{tenant})`: show only such. */
 export class Detail {
-  constructor({ api, onClose, onFilter }) {
+  constructor({ api, live, onClose, onFilter }) {
     this.api = api;
+    this.live = live;
     this.onFilter = onFilter;
     this.entry = null;
     this.body = h("div", { class: "detail-body" });
@@ -95,7 +96,7 @@ export class Detail {
     this.entry = entry;
     this.title.textContent = entry.model || entry.asked || "Request";
     const whole = bar();
-    const now_us = Date.now() * 1000;
+    const now_us = this.live.now_s * 1e6;
     drawBar(whole, entry, Math.max(1, isRunning(entry) ? now_us - entry.at_us : entry.total_us), now_us);
     const list = h("dl", { class: "facts" }, facts(entry).map(([name, words]) => [h("dt", null, name), h("dd", null, words)]));
     replace(this.body, h("div", { class: "wf-large" }, whole), h("p", { class: "dim" }, phaseWords(entry, now_us)), legend(), list,

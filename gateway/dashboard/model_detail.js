@@ -46,7 +46,7 @@ export async function mountModel(root, { api, live, id }) {
   );
   const offs = ["state", "load", "happening"].map((name) => live.on(name, draw));
   draw();
-  const stopLog = log.begin();
+  const stopLog = log.begin(() => rowOf(entry, standing(live.state)).state);
   return () => {
     stopLog();
     draw.cancel();
@@ -151,11 +151,11 @@ function logCard(api, entry) {
     text(lines, whole);
     if (follow.checked) lines.scrollTop = lines.scrollHeight;
   };
-  const look = async () => {
+  const look = async (state) => {
     try {
       const { lines: written } = await api.get(`/admin/logs?model=${encodeURIComponent(entry.id)}`);
       show(written);
-      text(said, written.length ? `the last ${number(written.length)} lines` : "nothing printed yet, or it is not in memory");
+      text(said, written.length ? `the last ${number(written.length)} lines` : state === "cold" || state === "failed" ? "an engine's log is kept while it is in memory" : "it has printed nothing");
     } catch (error) {
       text(said, error.message);
       return error.status !== 400;
@@ -166,11 +166,11 @@ function logCard(api, entry) {
     node: h("section", { class: "card" },
       h("div", { class: "heading" }, h("h2", null, "Engine's log"), said, h("label", { class: "row dim" }, follow, "Follow"), h("label", { class: "row dim" }, wrap, "Wrap"), copyButton(() => shown ?? "")),
       lines),
-    begin: () => {
+    begin: (stateNow) => {
       let timer = 0;
       let over = false;
       const turn = async () => {
-        const more = document.hidden || (await look());
+        const more = document.hidden || (await look(stateNow()));
         if (more && !over) timer = setTimeout(turn, LOG_MS);
       };
       turn();

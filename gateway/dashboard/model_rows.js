@@ -21,7 +21,7 @@ export function rowOf(entry, { residents, cooling, queued, failed }) {
     failed: failed.has(target),
     leases: resident?.leases ?? 0,
     pinned: resident?.pinned ?? about.pinned ?? false,
-    size: held ?? about.size_bytes ?? null,
+    size: held ?? inMemory(about.expected_bytes) ?? about.size_bytes ?? null,
     held: held !== null,
     context: about.context_length ?? null,
     price: about.price ?? null,
@@ -30,6 +30,12 @@ export function rowOf(entry, { residents, cooling, queued, failed }) {
     capabilities: about.capabilities ?? [],
     about,
   };
+}
+
+/** {"ram": 5} → 5; nothing known → null. */
+function inMemory(footprint) {
+  const sizes = Object.values(footprint ?? {});
+  return sizes.length > 0 ? sizes.reduce((all, one) => all + one, 0) : null;
 }
 
 function stateOf(about, resident, failed, waits) {

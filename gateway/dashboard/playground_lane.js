@@ -5,7 +5,7 @@
 
 import { stream } from "./api.js";
 import { h, perFrame, replace, text } from "./dom.js";
-import { number, seconds } from "./format.js";
+import { age, number, seconds } from "./format.js";
 import { Answer } from "./playground_answer.js";
 import { chatBody } from "./playground_request.js";
 import { drawText } from "./playground_text.js";
@@ -182,7 +182,7 @@ function drawWaiting(node, bar, turn) {
   const waits = turn.waiting_s !== null && turn.waiting_s !== undefined;
   node.hidden = !waits;
   if (!waits) return;
-  text(node.firstChild, turn.load?.words ?? `waiting for the first token, ${seconds(turn.waiting_s)}`);
+  text(node.firstChild, turn.load?.words ?? `waiting for the first token, ${age(turn.waiting_s)}`);
   setProgress(bar, turn.load?.percent === null || turn.load === null || turn.load === undefined ? NaN : turn.load.percent / 100);
 }
 
@@ -196,6 +196,6 @@ export function figureWords({ figures, stopped, finish, done }) {
     tokens_per_s !== null && `${tokens_per_s.toFixed(1)} tokens/s`,
     done && total_s !== null && `${seconds(total_s)} in all`,
     stopped && "stopped",
-    done && finish && finish !== "stop" && `ended: ${finish}`,
+    done && finish && finish !== "stop" && (finish === "length" ? "cut off: it may have no more tokens" : `ended: ${finish}`),
   ].filter(Boolean).join(" · ");
 }

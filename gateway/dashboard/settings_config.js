@@ -2,6 +2,7 @@
 
 import { api } from "./api.js";
 import { h, keyed, text } from "./dom.js";
+import { configWords } from "./config_words.js";
 import { badge, emptyCard, table } from "./ui.js";
 
 export async function configCard(node) {
@@ -14,7 +15,7 @@ export async function configCard(node) {
   const counted = h("span", { class: "dim", role: "status" });
   const draw = () => {
     const words = search.value.toLowerCase();
-    const shown = values.filter((one) => (!changed.checked || one.source !== "default") && `${one.key} ${written(one)} ${one.source}`.toLowerCase().includes(words));
+    const shown = values.filter((one) => (!changed.checked || one.source !== "default") && `${one.key} ${configWords(one)} ${one.source}`.toLowerCase().includes(words));
     text(counted, `${shown.length} of ${values.length}`);
     made.hidden = shown.length === 0;
     none.hidden = shown.length > 0;
@@ -28,12 +29,6 @@ export async function configCard(node) {
   draw();
 }
 
-function written({ value, secret }) {
-  if (secret) return value ? "(set, not shown)" : "(not set)";
-  if (value === null || value === "") return "–";
-  return Array.isArray(value) ? value.join(", ") || "–" : typeof value === "object" ? JSON.stringify(value) : String(value);
-}
-
 function row(one) {
-  return h("tr", null, h("td", { class: "name" }, h("code", null, one.key)), h("td", { class: "value" }, h("code", null, written(one))), h("td", null, badge(one.source, one.source === "default" ? "plain" : "info")));
+  return h("tr", null, h("td", { class: "name" }, h("code", null, one.key)), h("td", { class: "value" }, h("code", null, configWords(one))), h("td", null, badge(one.source, one.source === "default" ? "plain" : "info")));
 }

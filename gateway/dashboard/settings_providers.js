@@ -13,7 +13,7 @@ export async function providersCard(node, { api }) {
     { name: "p95", num: true, class: "wide-only" }, { name: "Errors", num: true, class: "wide-only" }, { name: "Available", num: true, class: "wide-only" },
     { name: "Catalogue", class: "wide-only" }, { name: h("span", { class: "unseen" }, "Actions") },
   ]);
-  const none = emptyCard("No provider is spoken to over an address; engines of ours are on Now.");
+  const none = emptyCard("No provider is spoken to over an address; engines of ours are on Now. Ollama, LM Studio and APIs are named under [providers] in the configuration.");
   const update = keyed(body, { key: (one) => one.name, make: (one) => makeRow(one, api, look), patch: (row, one) => row.draw(one) });
   async function look() {
     const { providers } = await api.get("/admin/providers");

@@ -3,6 +3,7 @@
  * The law: times are seconds since the epoch; a view is {from_s, to_s}; nothing outside it is drawn, nothing inside is left out.
  */
 
+const FIT_LEAST_S = 600; // what is shown at first, where there is little
 const LEAST_S = 30; // no closer look than this: a minute's counts would say nothing
 
 /** Rows, those with the latest happening first: {key, target, model, spans, marks, counts: Map second → requests}. */
@@ -18,6 +19,7 @@ export function rowsOf(timeline) {
   for (const mark of timeline.marks) {
     const row = rowAt(rows, mark.target, mark.model ?? modelIn(mark.target));
     row.marks.push(mark);
+    if (!ofModel.has(row.model)) ofModel.set(row.model, row);
     row.latest_s = Math.max(row.latest_s, mark.at_s);
   }
   for (const { at_s, model, count } of timeline.requests) {
@@ -77,12 +79,30 @@ export function perStep(counts, view, most) {
   return { step_s, first_s, counts: found };
 }
 
+/** Where the steps lie in the view, as shares of its width: whole minutes begin before it, and end after it. */
+export function stepsPlace({ step_s, first_s, counts }, view) {
+  const whole = view.to_s - view.from_s;
+  return { left: (first_s - view.from_s) / whole, width: (counts.length * step_s) / whole };
+}
+
 /** The view `factor` times as wide (0.5: closer), the moment `at_s` staying where it is, within `bounds`. */
 export function zoomed(view, bounds, factor, at_s = (view.from_s + view.to_s) / 2) {
   const whole = bounds.to_s - bounds.from_s;
   const width = Math.min(whole, Math.max(Math.min(LEAST_S, whole), (view.to_s - view.from_s) * factor));
   const share = (at_s - view.from_s) / (view.to_s - view.from_s);
   return within(at_s - share * width, width, bounds);
+}
+
+/** What there is, up to now: where all of it lies in the last part of the bounds, that part. */
+export function fitted(rows, bounds) {
+  let first_s = bounds.to_s;
+  for (const { spans, marks, counts } of rows) {
+    for (const { from_s } of spans) first_s = Math.min(first_s, from_s);
+    for (const { at_s } of marks) first_s = Math.min(first_s, at_s);
+    for (const at_s of counts.keys()) first_s = Math.min(first_s, at_s);
+  }
+  const width = Math.max(FIT_LEAST_S, (bounds.to_s - first_s) * 1.08);
+  return width > (bounds.to_s - bounds.from_s) / 2 ? bounds : { from_s: bounds.to_s - width, to_s: bounds.to_s };
 }
 
 /** The view moved by a share of its own width (-0.25: earlier), within `bounds`. */

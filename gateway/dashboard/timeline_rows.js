@@ -7,7 +7,7 @@ import { spark } from "./charts.js";
 import { h, replace } from "./dom.js";
 import { clock, count, moment, seconds } from "./format.js";
 import { timeTicks } from "./scales.js";
-import { clipped, grouped, perStep, spanWords } from "./timeline_layout.js";
+import { clipped, grouped, perStep, spanWords, stepsPlace } from "./timeline_layout.js";
 import { table } from "./ui.js";
 
 const NEAR = 0.008; // of the width: marks nearer together are one
@@ -65,13 +65,14 @@ export function drawRow(node, row, { view, now_s, width, most }) {
   const steps = perStep(row.counts, view, STEPS);
   const asked = steps.counts.reduce((sum, value) => sum + value, 0);
   const inMemory = row.spans.reduce((sum, span) => sum + (span.phase === "ready" ? (clipped(span, view)?.width ?? 0) : 0), 0);
-  const share = row.spans.length > 0 ? (inMemory > 0 ? `ready ${percent(inMemory)}` : "not in memory") : "elsewhere";
+  const share = row.spans.length > 0 ? (inMemory > 0 ? `ready ${percent(inMemory)}` : "not in memory") : row.marks.length > 0 ? "not in memory" : "elsewhere";
   node.setAttribute("aria-label", `${row.model}: ${share}, ${count(asked, "request")}`);
   name.lastChild.textContent = `${share} · ${count(asked, "request")}`;
   replace(back, lines(view, width));
   replace(spans, row.spans.map((span) => drawSpan(span, row, view, now_s)));
   replace(marks, grouped(row.marks, view, NEAR).map((group) => drawMarks(group, row)));
-  replace(band, asked > 0 && spark(steps.counts, most * (steps.step_s / 60)));
+  const { left, width: wide } = stepsPlace(steps, view);
+  replace(band, asked > 0 && h("div", { style: { left: `${left * 100}%`, width: `${wide * 100}%` } }, spark(steps.counts, most * (steps.step_s / 60))));
   band.title = asked > 0 ? `${count(asked, "request")}, per ${steps.step_s === 60 ? "minute" : `${steps.step_s / 60} minutes`}` : "";
 }
 

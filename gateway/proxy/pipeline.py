@@ -256,8 +256,6 @@ class Pipeline:
         """
         client, key = trip.client, trip.target.key
         client.target = key
-        if key in self._residency.managed and not self._residency.is_warm(key):
-            await self._try_wording(trip)
         for again in (True, False):
             engine: Engine | None = None
             sent_s = 0.0
@@ -265,6 +263,8 @@ class Pipeline:
             lease = self._residency.lease(key, self._patience_s)
             try:
                 if not lease.at_once():
+                    if again:
+                        await self._try_wording(trip)
                     await lease.wait()
                 engine = lease.engine
                 client.leased_s = sent_s = client.now_s()
@@ -301,9 +301,10 @@ class Pipeline:
         who = _who(target, trip.upstream)
         refused: list[Route | None] = []
         while True:
-            now_s = client.now_s()
+            now_s = client.leased_s
             ways = self._ways_to(target, call.route, now_s)
             if refused:
+                now_s = client.now_s()
                 ways = [way for way in ways if way not in refused]
             if not ways:
                 self._believe(who, refused, now_s, GUESSED_S)

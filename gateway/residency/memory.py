@@ -49,6 +49,7 @@ class DeviceBudget(msgspec.Struct, frozen=True, kw_only=True):
     """What may be committed on one device."""
 
     budget_bytes: int
+    total_bytes: int = 0  # of the device itself; 0: not known
     strangers_bytes: int = 0
     measured_bytes: int = 0  # held by our engines
 
@@ -82,6 +83,7 @@ def budgets(reading: Reading, memory: Memory, committed: Footprint | None = None
         headroom = headroom_bytes(device, total) if memory.headroom is None else memory.headroom
         result[device] = DeviceBudget(
             budget_bytes=fixed.get(device, max(0, total - strangers - headroom)),
+            total_bytes=total,
             strangers_bytes=strangers,
             measured_bytes=reading.measured.get(device, 0),
         )

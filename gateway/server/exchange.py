@@ -223,7 +223,7 @@ class Exchange:
                 elif b"close" in value.lower():
                     self.keep = False
                     continue
-            lines.append(b"%b: %b" % (name, value))
+            lines.append(name + b": " + value)
         lines.append(b"")
         head = b"\r\n".join(lines)
         ends = lines[0].count(b"\n") + len(lines) - 1

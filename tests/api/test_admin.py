@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator
 
+import psutil
 import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
@@ -136,7 +137,8 @@ async def test_residency_shows_what_is_in_memory(local: Running) -> None:
     await post(local, "/admin/models/plain/load")
     shown = (await ask(local.port, "GET", "/admin/residency")).json()
     ram = shown["devices"]["ram"]
-    assert set(ram) == {"budget_bytes", "committed_bytes", "measured_bytes", "strangers_bytes"}
+    assert set(ram) == {"budget_bytes", "total_bytes", "committed_bytes", "measured_bytes", "strangers_bytes"}
+    assert ram["total_bytes"] == psutil.virtual_memory().total
     assert (ram["budget_bytes"], ram["committed_bytes"]) == (100 * MIB, 40 * MIB)
     (resident,) = shown["residents"]
     assert {"model", "target", "phase", "epoch", "leases", "pinned", "footprint", "footprint_source"} <= set(resident)
@@ -193,6 +195,16 @@ async def test_cooling_model_is_shown_and_counted(local: Running) -> None:
     assert samples["roundhouse_loads_total", "failed"] >= 1
     assert samples["roundhouse_loads_total", "ok"] == len(local.happened("loaded"))
     assert samples["roundhouse_budget_bytes", "ram"] == 100 * MIB
+
+
+async def test_a_cold_model_tells_what_it_will_take(local: Running) -> None:
+    """Its size, and how long its loads took, also while it is not there."""
+    await post(local, "/admin/models/plain/load")
+    await post(local, "/admin/models/plain/unload")
+    told = (await ask(local.port, "GET", "/v1/models/plain")).json()["roundhouse"]
+    assert (told["state"], told["bytes"]) == ("cold", None)
+    assert told["expected_bytes"]["ram"] > 0
+    assert told["load_s"] > 0
 
 
 async def test_events_are_told_as_they_happen_and_taken_up_again(local: Running) -> None:

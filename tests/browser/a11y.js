@@ -281,7 +281,8 @@
   /** At least 24 by 24 pixels, or that much room around; links in a line of text are as they are, and so is
    *  what is drawn to scale and reached by arrows (WCAG 2.5.8: inline, essential). */
   function targets() {
-    const nodes = all("a[href], button, input:not([type=hidden]), select, textarea, summary")
+    const inside = document.querySelector("dialog:modal") ?? document; // what lies behind it cannot be reached
+    const nodes = all("a[href], button, input:not([type=hidden]), select, textarea, summary", inside)
       .filter((node) => isTold(node) && node.tabIndex >= 0 && !node.disabled && !node.closest(".unseen, .skip"));
     const boxes = nodes.map((node) => (node.labels?.[0]?.contains(node) ? node.labels[0] : node).getBoundingClientRect());
     nodes.forEach((node, i) => {

@@ -99,6 +99,8 @@ def test_trouble_is_well(browser: Browser, pretended: str) -> None:
         tab.shows("The ledger cannot be written", ".banner")
         tab.shows("shutting down", ".banner")
         is_well(tab, "banners")
+        tab.go("activity?q=no-such-request")
+        tab.shows("The ledger cannot be read now", ".empty-list")
         tab.run("fetch('/fake', { method: 'POST', body: JSON.stringify({ ledger: true, closing: false }) })")
         tab.until("document.querySelectorAll('.banner').length === 0")
 

@@ -15,7 +15,7 @@ from gateway.storage.database import Database, database_url
 from tests.fakes.background import in_background
 from tests.fakes.openrouter import KEY, FakeOpenRouter
 from tests.fakes.openrouter import entry as listed
-from tests.metering.kept import entry
+from tests.metering.kept import entry, until
 
 from .devtools import Browser, Tab
 from .house import PAGES, House, configuration, enter, house
@@ -37,6 +37,7 @@ async def _fill(state: Path) -> None:
         ledger.add(
             entry(number, at_us=now_us - SPAN_US + number * (SPAN_US // ROWS), model=model, key_id=f"key_{number % 9}")
         )
+    await until(lambda: ledger.state.buffered == 0, 60)  # closing does not wait so long on a busy machine
     await ledger.aclose()
     await database.aclose()
 

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as format from "../../gateway/dashboard/format.js";
 import { cells, matches, rowOf, sorted, standing } from "../../gateway/dashboard/model_rows.js";
-import { queueRows } from "../../gateway/dashboard/queue.js";
+import { configWords } from "../../gateway/dashboard/config_words.js";
+import { queueRows, waitsFor } from "../../gateway/dashboard/queue.js";
 import { eventParser } from "../../gateway/dashboard/sse.js";
 import { footprintWords, happeningWords, planWords, shortName } from "../../gateway/dashboard/words.js";
 
@@ -47,6 +48,54 @@ test("numbers, contexts, shares", () => {
   assert.equal(format.percent(0.1234, 1), "12.3 %");
   assert.equal(format.count(1, "model"), "1 model");
   assert.equal(format.count(2, "model"), "2 models");
+});
+
+test("a moment of another day says which", () => {
+  const at = new Date(2026, 10, 22, 14, 3, 9).getTime() / 1000;
+  assert.equal(format.stamp(at, at + 3600), "14:03:09");
+  assert.equal(format.stamp(at, at + 86400), "11-22 14:03:09");
+});
+
+test("a request says what it waits for: memory, a load, or its model's first byte", () => {
+  const resident = (phase, leases) => ({ residents: [{ target: "p/a", phase, leases }], queue: [] });
+  const asked = { phase: "queued", target: "p/a" };
+  assert.equal(waitsFor(asked, resident("ready", 1)).word, "working");
+  assert.equal(waitsFor(asked, resident("loading", 0)).word, "loading");
+  assert.equal(waitsFor(asked, { residents: [], queue: [{ target: "p/a" }] }).word, "queued");
+  assert.equal(waitsFor(asked, { residents: [{ target: "p/a", phase: "draining", leases: 0 }], queue: [{ target: "p/a" }] }).word, "queued");
+  assert.equal(waitsFor({ phase: "queued", target: "" }, resident("ready", 1)).word, "queued");
+  assert.equal(waitsFor({ phase: "queued", target: "cloud/x" }, resident("ready", 1)).word, "working");
+  assert.equal(waitsFor({ phase: "answering", target: "p/a" }, resident("ready", 1)).word, "answering");
+});
+
+test("the configuration is read in units that people think in, and a secret is not read at all", () => {
+  const said = (key, value, more) => configWords({ key, value, source: "file", ...more });
+  assert.equal(said("server.max_body_bytes", 67108864), "64.0 MiB (67108864)");
+  assert.equal(said("models.a.memory", { ram: 314572800 }), "300 MiB of ram (314572800)");
+  assert.equal(said("memory.budget", null), "auto");
+  assert.equal(said("ledger.url", null), "(not set)");
+  assert.equal(said("residency.idle_s", 600), "600 (10 min)");
+  assert.equal(said("residency.stop_timeout_s", 10), "10");
+  assert.equal(said("models.a.args", []), "(none)");
+  assert.equal(said("providers.a.api_key", true, { secret: true }), "(set, not shown)");
+  assert.equal(said("providers.a.proxy", true, { secret: true, source: "default" }), "(the default)");
+});
+
+test("a model whose last load failed is in trouble until it is loaded again", () => {
+  const entry = { id: "a", roundhouse: { state: "cold", targets: ["p/a"] } };
+  const state = { residents: [], cooling_down: {}, queue: [] };
+  const failed = { what: "load_failed", target: "p/a", detail: "out of memory" };
+  const row = rowOf(entry, standing(state, [{ what: "load_started", target: "p/a" }, failed]));
+  assert.deepEqual([row.state, row.failed, row.why], ["cold", true, "out of memory"]);
+  assert.ok(matches(row, { show: "trouble" }));
+  assert.ok(!rowOf(entry, standing(state, [failed, { what: "loaded", target: "p/a" }])).failed);
+});
+
+test("a cold model says what it will take, where that is known, and what lies on the disk where it is not", () => {
+  const size = (about) => rowOf({ id: "a", roundhouse: { state: "cold", targets: ["p/a"], ...about } }, standing(null)).size;
+  assert.equal(size({ expected_bytes: { "cuda:0": 3, ram: 2 }, size_bytes: 9 }), 5);
+  assert.equal(size({ expected_bytes: null, size_bytes: 9 }), 9);
+  assert.equal(size({}), null);
 });
 
 test("the event parser reads every kind of line end, pieces cut anywhere, comments and many data lines", () => {

@@ -303,11 +303,12 @@ class Admin:
                 return rows
 
     def _activity(self, query: dict[str, str]) -> Json:
-        rows = self._chosen(query)
+        whole = bool(self.world.ledger["ok"])
+        rows = self._chosen(query) if whole else []
         start = next((at + 1 for at, row in enumerate(rows) if row["id"] == query.get("before")), 0)
         page = rows[start : start + int(query.get("limit", 100))]
         more = start + len(page) < len(rows)
-        return {"rows": page, "next": page[-1]["id"] if page and more else None}
+        return {"rows": page, "next": page[-1]["id"] if page and more else None, "whole": whole}
 
     def _usage(self, by: list[str], query: dict[str, str]) -> Json:
         groups: dict[tuple[str, ...], Json] = {}

@@ -43,7 +43,7 @@ test("models that are in memory come first; embedders are known by word or name"
 
 test("figures in words", () => {
   const figures = { first_s: 0.12, total_s: 1, tokens: 34, exact: true, tokens_per_s: 41.23 };
-  assert.equal(figureWords({ figures, done: true, finish: "length" }), "first token after 120 ms · 34 tokens · 41.2 tokens/s · 1.0 s in all · ended: length");
+  assert.equal(figureWords({ figures, done: true, finish: "length" }), "first token after 120 ms · 34 tokens · 41.2 tokens/s · 1.0 s in all · cut off: it may have no more tokens");
   assert.equal(figureWords({ figures: { ...figures, exact: false }, stopped: true }), "first token after 120 ms · about 34 tokens · 41.2 tokens/s · stopped");
   assert.equal(figureWords({}), "");
 });

@@ -1,7 +1,7 @@
 /* The timeline's layout: rows, spans, marks, steps, zoom. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { clipped, followed, grouped, moved, perStep, rowsOf, spanWords, zoomed } from "../../gateway/dashboard/timeline_layout.js";
+import { clipped, fitted, followed, grouped, moved, perStep, rowsOf, spanWords, stepsPlace, zoomed } from "../../gateway/dashboard/timeline_layout.js";
 
 const VIEW = { from_s: 1000, to_s: 2000 };
 
@@ -14,6 +14,29 @@ test("a row per target: spans, marks, and the requests of its model", () => {
   assert.equal(rows[1].counts.get(60), 3);
   assert.equal(rows[2].model, "x/y");
   assert.equal(rows[3].requests, 7);
+});
+
+test("a model that was refused and never in memory has one row, with its requests", () => {
+  const rows = rowsOf({ from_s: 0, to_s: 2000, spans: [], marks: [{ at_s: 5, what: "rejected", target: "p/huge", model: "huge", words: "" }],
+    requests: [{ at_s: 0, model: "huge", count: 1 }] });
+  assert.deepEqual(rows.map((row) => [row.key, row.requests]), [["p/huge", 1]]);
+});
+
+test("at first what there is fills the view, but never less than ten minutes of it", () => {
+  const bounds = { from_s: 0, to_s: 21600 };
+  const row = (from_s) => [{ spans: [{ from_s, to_s: null }], marks: [], counts: new Map() }];
+  assert.deepEqual(fitted(row(21500), bounds), { from_s: 21000, to_s: 21600 });
+  assert.deepEqual(fitted(row(19600), bounds), { from_s: 21600 - 2160, to_s: 21600 });
+  assert.deepEqual(fitted(row(3000), bounds), bounds);
+  assert.deepEqual(fitted([], bounds), { from_s: 21000, to_s: 21600 });
+});
+
+test("minutes of requests lie where they were, though the view begins in the middle of one", () => {
+  const view = { from_s: 1030, to_s: 1630 };
+  const steps = perStep(new Map([[1620, 1]]), view, 180);
+  const { left, width } = stepsPlace(steps, view);
+  const at = left + (steps.counts.indexOf(1) / steps.counts.length) * width;
+  assert.ok(Math.abs(at - (1620 - 1030) / 600) < 1e-9);
 });
 
 test("a span is cut at the view's edges; one that goes on reaches the end", () => {

@@ -56,9 +56,14 @@ def test_budget_is_what_strangers_leave_when_auto() -> None:
     """total - strangers - headroom; what our engines hold is not strangers'."""
     assert budgets(reading(held=GIB, gpu_held=3 * GIB), Memory()) == {
         "ram": DeviceBudget(
-            budget_bytes=13 * GIB - headroom_bytes("ram", 16 * GIB), strangers_bytes=3 * GIB, measured_bytes=5 * GIB
+            budget_bytes=13 * GIB - headroom_bytes("ram", 16 * GIB),
+            total_bytes=16 * GIB,
+            strangers_bytes=3 * GIB,
+            measured_bytes=5 * GIB,
         ),
-        "gpu0": DeviceBudget(budget_bytes=23 * GIB - headroom_bytes("gpu0", 24 * GIB), strangers_bytes=GIB),
+        "gpu0": DeviceBudget(
+            budget_bytes=23 * GIB - headroom_bytes("gpu0", 24 * GIB), total_bytes=24 * GIB, strangers_bytes=GIB
+        ),
     }
 
 

@@ -6,7 +6,7 @@
 import { Detail } from "../activity_detail.js";
 import { Requests, commonScale, isRunning, keyOf, matches, outcome, speed } from "../activity_rows.js";
 import { h, replace, set, text } from "../dom.js";
-import { clock, count, moment, number, seconds, short } from "../format.js";
+import { count, moment, number, seconds, short, stamp } from "../format.js";
 import { field, heading } from "../ui.js";
 import { VirtualList } from "../virtual_list.js";
 import { bar, drawBar, legend, ruler } from "../waterfall.js";
@@ -34,9 +34,9 @@ class Activity {
     this.pointed = false;
     this.whole = true;
     this.list = new VirtualList({ label: "Requests, newest first. Enter shows one.", head: this._head(), key: keyOf, make: makeRow,
-      patch: (node, entry) => patchRow(node, entry, this.scale_us), onOpen: (entry) => this.open(entry.id, entry),
+      patch: (node, entry) => patchRow(node, entry, this.scale_us, ctx.live.now_s * 1e6), onOpen: (entry) => this.open(entry.id, entry),
       onNear: () => this._more(), onScroll: () => this._release() });
-    this.detail = new Detail({ api: ctx.api, onClose: () => this._closed(), onFilter: (change) => this._change(change) });
+    this.detail = new Detail({ api: ctx.api, live: ctx.live, onClose: () => this._closed(), onFilter: (change) => this._change(change) });
     this._build(root);
     this.list.node.addEventListener("pointerenter", (event) => this._point(event.pointerType === "mouse"));
     this.list.node.addEventListener("pointerleave", () => this._point(false));
@@ -130,6 +130,10 @@ class Activity {
     this.requests = new Requests();
     this.requests.next = "first";
     this.held = [];
+    this.gap = false;
+    this._count();
+    this.empty.hidden = false;
+    replace(this.empty, h("p", { class: "dim" }, "Reading the requests …"));
     this.clear.hidden = FIELDS.every((name) => this.filter[name] === "");
     for (const entry of this.ctx.live.requests?.values() ?? []) if (matches(entry, this.filter)) this.requests.live(entry);
     this.list.node.scrollTop = 0;
@@ -179,11 +183,19 @@ class Activity {
     try {
       const page = await this._page("");
       if (requests !== this.requests) return;
+      if (page.next && !page.rows.some((row) => requests.known.has(keyOf(row)))) return void this._missed();
       requests.fresh(page.rows);
       this._show();
     } catch (error) {
       if (error.name !== "AbortError") console.warn(error);
     }
+  }
+
+  /** There are more new ones than are at hand: the list begins anew, as soon as nobody reads in it. */
+  _missed() {
+    this.held = [];
+    this.gap = true;
+    this._release();
   }
 
   _swept() {
@@ -195,14 +207,15 @@ class Activity {
     if (this.detail.entry?.id === entry.id && !isRunning(entry)) this.detail.open(entry.id, entry);
     if (!matches(entry, this.filter)) return;
     if (this.requests.known.has(keyOf(entry)) || !this._still) {
-      this.requests.live(entry, Date.now() * 1000);
+      this.requests.live(entry, this.ctx.live.now_s * 1e6);
       this._show();
       return;
     }
+    if (this.gap) return;
     const before = this.held.findIndex((one) => keyOf(one) === keyOf(entry));
     if (before >= 0) this.held[before] = entry;
     else this.held.push(entry);
-    if (this.held.length > HELD) this.held.shift();
+    if (this.held.length > HELD) this._missed();
     this._count();
   }
 
@@ -213,6 +226,7 @@ class Activity {
   /** Let those in that waited; `up`: and go to them. */
   _release(up = false) {
     if (up) this.list.node.scrollTop = 0;
+    if (this.gap && (up || !this._still)) return this._restart();
     if (this.held.length > 0 && (up || !this._still)) {
       for (const entry of this.held) this.requests.live(entry);
       this.held = [];
@@ -234,8 +248,8 @@ class Activity {
   }
 
   _count() {
-    this.fresh.hidden = this.held.length === 0;
-    text(this.fresh, `${count(this.held.length, "new request")} ↑`);
+    this.fresh.hidden = this.held.length === 0 && !this.gap;
+    text(this.fresh, this.gap ? "Newer requests ↑" : `${count(this.held.length, "new request")} ↑`);
   }
 
   // ---------------------------------------------------------------- drawing
@@ -247,8 +261,8 @@ class Activity {
     const all = next === null ? count(rows.length, "request") : `${number(rows.length)}+ requests`;
     text(this.said, this.whole ? all : `${all}; older ones when the ledger is back`);
     this.empty.hidden = rows.length > 0 || this.loading;
-    if (!this.empty.hidden) replace(this.empty, h("p", null, this.clear.hidden ? "No request has been made yet. Try the Playground." :
-      "No request matches."));
+    if (!this.empty.hidden) replace(this.empty, h("p", null, !this.whole ? "The ledger cannot be read now: older requests are shown when it is back." : this.clear.hidden ? ["No request has been made yet. Try the ",
+      h("a", { href: "#/playground" }, "Playground"), `, or point a client at ${new URL("v1", document.baseURI).href}.`] : "No request matches."));
   }
 
   _rescale() {
@@ -286,13 +300,12 @@ function makeRow(entry) {
 
 const KINDS = { ok: "ok", error: "bad", left: "warn", running: "info" };
 
-function patchRow(node, entry, scale_us) {
-  const now_us = Date.now() * 1000;
+function patchRow(node, entry, scale_us, now_us) {
   const [at, status, model, who, tokens, rate, total, phases] = node.children;
   const { kind, words } = outcome(entry);
   const running = kind === "running";
   const per_s = speed(entry);
-  text(at, clock(entry.at_us / 1e6));
+  text(at, stamp(entry.at_us / 1e6, now_us / 1e6));
   set(at, "title", moment(entry.at_us / 1e6));
   text(status.firstChild, kind === "left" ? "left" : kind === "error" ? String(entry.status || "none") : words);
   set(status.firstChild, "class", `badge ${KINDS[kind]}`);
@@ -300,7 +313,7 @@ function patchRow(node, entry, scale_us) {
   text(model, entry.model || entry.asked || "–");
   set(model, "title", [entry.target, entry.route].filter(Boolean).join(" · "));
   text(who, [entry.principal, entry.tenant].filter(Boolean).join(" · ") || "–");
-  text(tokens, running ? "" : `${short(entry.prompt)} → ${short(entry.completion)}`);
+  text(tokens, running || entry.prompt + entry.completion === 0 ? "" : `${short(entry.prompt)} → ${short(entry.completion)}`);
   text(rate, per_s === null ? "" : per_s.toFixed(per_s < 100 ? 1 : 0));
   text(total, seconds((running ? Math.max(0, now_us - entry.at_us) : entry.total_us) / 1e6));
   drawBar(phases.firstChild, entry, scale_us, now_us);

@@ -9,6 +9,7 @@ import { FIRST_MODEL } from "../words.js";
 import { mountModel } from "../model_detail.js";
 
 const REFRESH_MS = 15_000;
+const ROWS_A_FRAME = 80; // new ones: making 500 at once would hold the page up
 const COLUMNS = [
   ["model", "Model"], ["state", "State", "state"], ["provider", "Provider", "wide-only"], ["size", "Memory", "num wide-only"], ["context", "Context", "num wide-only"],
   ["price", "$ per M in / out", "num wide-only"], ["load", "Load takes", "num wide-only"],
@@ -28,6 +29,7 @@ class View {
     this.live = live;
     this.setQuery = setQuery;
     this.entries = [];
+    this.most = ROWS_A_FRAME;
     this.filter = { text: query.get("q") ?? "", provider: query.get("provider") ?? "", show: query.get("show") ?? "" };
     this.sort = { by: query.get("sort") ?? "state", down: query.get("down") === "1" };
     this.draw = perFrame(() => this.#draw());
@@ -120,7 +122,10 @@ class View {
     const words = rows.length ? ["No model matches."] : FIRST_MODEL;
     if (this.none.dataset.words !== words[0]) replace(this.none, words.map((one) => h("p", null, quoted(one))));
     this.none.dataset.words = words[0];
-    this.update(shown);
+    this.update(shown.slice(0, this.most));
+    if (shown.length <= this.most) return;
+    this.most += ROWS_A_FRAME;
+    this.draw();
   }
 }
 

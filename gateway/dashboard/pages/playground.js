@@ -8,6 +8,7 @@ import { ordered, states } from "../playground_models.js";
 import { emptyCard, failedCard, heading, quoted } from "../ui.js";
 import { FIRST_MODEL } from "../words.js";
 
+const AGAIN_MS = 5000; // without a model: until there is one
 const VIEWS = {
   chat: { name: "Chat", make: (given) => chatOf({ ...given, count: 1 }) },
   compare: { name: "Side by side", make: (given) => chatOf({ ...given, count: 2 }) },
@@ -22,12 +23,16 @@ export async function mount(root, ctx) {
   let view = null;
   let closed = false;
   let off = () => {};
+  let later = 0;
   const begin = async () => {
+    clearTimeout(later);
     try {
       const models = ordered((await ctx.api.get("/v1/models")).data);
       if (closed) return;
+      if (models.length === 0) later = setTimeout(begin, AGAIN_MS);
+      if (models.length === 0 && view) return;
       view = VIEWS[id].make({ models, api: ctx.api, announce: ctx.announce, preferred: ctx.query.get("model") ?? "" });
-      const none = models.length > 0 ? null : emptyCard("", FIRST_MODEL.map((words) => h("p", null, quoted(words))));
+      const none = models.length > 0 ? null : h("div", { class: "empty" }, FIRST_MODEL.map((words) => h("p", null, quoted(words))));
       replace(place, none, view.node);
       off();
       off = ctx.live.on("state", (state) => view.standing(states(models, state)));
@@ -37,8 +42,11 @@ export async function mount(root, ctx) {
     }
   };
   begin();
+  const back = ctx.live.on("status", (status) => status === "live" && !view && begin());
   return () => {
     closed = true;
+    clearTimeout(later);
+    back();
     off();
     view?.close();
   };

@@ -22,8 +22,10 @@ function place(root, title, make, ctx) {
   const node = h("section", { class: "card" });
   let off = () => {};
   let over = false;
+  let failed = false;
   root.append(node);
   const fill = async () => {
+    failed = false;
     node.replaceChildren(h("h2", null, title), h("p", { class: "dim" }, "Loading…"));
     const card = h("div", { class: "in" });
     try {
@@ -32,14 +34,17 @@ function place(root, title, make, ctx) {
       node.replaceChildren(h("h2", null, title), card);
     } catch (error) {
       if (error.status === 401) return undefined;
+      failed = true;
       const old = error.status === 404;
       node.replaceChildren(old ? h("h2", null, title) : failedCard(title, error, fill), ...(old ? [h("p", { class: "dim" }, "This gateway cannot tell.")] : []));
     }
     return undefined;
   };
   fill();
+  const back = ctx.live.on("status", (status) => status === "live" && failed && fill());
   return () => {
     over = true;
+    back();
     off();
   };
 }

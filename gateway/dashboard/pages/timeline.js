@@ -6,7 +6,7 @@
 import { tableSwitch } from "../charts.js";
 import { h, keyed, perFrame, replace, set } from "../dom.js";
 import { moment } from "../format.js";
-import { followed, moved, rowsOf, zoomed } from "../timeline_layout.js";
+import { fitted, followed, moved, rowsOf, zoomed } from "../timeline_layout.js";
 import { LEGEND, asTable, axis, busiest, drawRow, makeRow } from "../timeline_rows.js";
 import { emptyCard, failedCard, field, heading } from "../ui.js";
 
@@ -26,12 +26,13 @@ class Timeline {
     this.rows = [];
     this.bounds = null;
     this.view = null;
+    this.chosen = false; // by zooming or moving; else what there is is shown
     this.draw = perFrame(() => this._draw());
     this._build(root);
     this.update = keyed(this.body, { key: (row) => row.key, make: makeRow, patch: (node, row) => drawRow(node, row, this.scene) });
     this.sized = new ResizeObserver(() => this.draw());
     this.sized.observe(this.chart);
-    this.offs = [ctx.live.on("happening", () => this._soon())];
+    this.offs = [ctx.live.on("happening", () => this._soon()), ctx.live.on("status", (status) => status === "live" && this._soon())];
     this.timer = setInterval(() => document.hidden || this._ask(), AGAIN_MS);
     this._ask();
   }
@@ -64,7 +65,7 @@ class Timeline {
     this.note = h("div", { hidden: true });
     root.append(heading("Timeline", this.span),
       h("section", { class: "card" },
-        h("div", { class: "tl-controls" }, field("Show", hours), button("−", "Zoom out", () => this._zoom(2)), button("+", "Zoom in", () => this._zoom(0.5)),
+        h("div", { class: "tl-controls" }, field("Of the last", hours), button("−", "Zoom out", () => this._zoom(2)), button("+", "Zoom in", () => this._zoom(0.5)),
           button("‹", "Earlier", () => this._move(-0.5)), button("›", "Later", () => this._move(0.5)), button("All", "Show all of it", () => this._all()),
           this.switch.button),
         this.note, this.chart, this.switch.place, this._legend()));
@@ -82,6 +83,7 @@ class Timeline {
   _hours(hours) {
     this.hours = hours;
     this.view = null;
+    this.chosen = false;
     this.ctx.setQuery({ hours: hours === "6" ? "" : hours });
     this._ask();
   }
@@ -99,10 +101,11 @@ class Timeline {
       const timeline = await this.ctx.api.get(`/admin/timeline?hours=${this.hours}`, { signal });
       if (signal.aborted) return;
       const bounds = { from_s: timeline.from_s, to_s: timeline.to_s };
-      this.view = this.view === null ? bounds : followed(this.view, this.bounds, bounds);
-      this.bounds = bounds;
       this.rows = rowsOf(timeline);
-      this._say(this.rows.length === 0 ? emptyCard("Nothing was in memory and nothing was asked for in this time.") : null);
+      this.view = this.chosen ? followed(this.view, this.bounds, bounds) : fitted(this.rows, bounds);
+      this.bounds = bounds;
+      this._say(this.rows.length === 0 ? emptyCard(["Nothing was in memory and nothing was asked for in this time. Load one of the ",
+        h("a", { href: "#/models" }, "Models"), ", or ask one in the ", h("a", { href: "#/playground" }, "Playground"), "."]) : null);
       this.draw();
       this.switch.refresh();
     } catch (error) {
@@ -137,6 +140,7 @@ class Timeline {
 
   _show(view) {
     this.view = view;
+    this.chosen = true;
     this.draw();
     this.switch.refresh();
   }

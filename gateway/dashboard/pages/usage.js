@@ -16,6 +16,7 @@ const FIELDS = ["model", "key", "tenant"];
 const TITLES = { model: "By model", key: "By key", tenant: "By tenant" };
 const SHOWN = 12; // rows of a breakdown before "all"
 const HEIGHT = 280;
+const AGAIN_MS = 5000; // after a request has ended
 
 export function mount(root, ctx) {
   const page = new Usage(root, ctx);
@@ -37,11 +38,14 @@ class Usage {
     this.whole = new Set(); // breakdowns that are shown to their end
     this.chart = new Chart({ title: "Usage by day", height: HEIGHT, draw: (width) => this._columns(width) });
     this._build();
+    this.offs = [ctx.live.on("request", ({ phase }) => phase || this._soon()), ctx.live.on("status", (status) => status === "live" && this._soon(0))];
     this._ask();
   }
 
   close() {
     this.asking?.abort();
+    clearTimeout(this.later);
+    this.offs.forEach((off) => off());
     this.chart.close();
   }
 
@@ -116,23 +120,46 @@ class Usage {
 
   // ---------------------------------------------------------------- figures
 
-  async _ask() {
+  /** There is something new: not more often than can be read, and only where today is looked at. */
+  _soon(after_ms = AGAIN_MS) {
+    if (this.until < this.today || this.later) return;
+    this.later = setTimeout(() => {
+      this.later = 0;
+      this._turn();
+      if (document.hidden) this._soon();
+      else this._ask(true);
+    }, after_ms);
+  }
+
+  /** At midnight (UTC) what reached to today goes on reaching to today. */
+  _turn() {
+    const today = new Date().toISOString().slice(0, 10);
+    const days = daysBetween(this.since, this.until).length;
+    if (today !== this.today && this.until === this.today) Object.assign(this, { until: today, since: dayAfter(today, 1 - days) });
+    this.today = this.from.max = this.to.max = today;
+  }
+
+  /** `quiet`: what is shown stays as it is until the answer is there, and if there is none. */
+  async _ask(quiet = false) {
     this.asking?.abort();
     this.asking = new AbortController();
     const { signal } = this.asking;
-    this._mark();
-    this.body.ariaBusy = "true";
+    if (!quiet) this._mark();
+    if (!quiet) this.body.ariaBusy = "true";
     const ask = async (by) => (await this.ctx.api.get(`/admin/usage?${this._query({ by })}`, { signal })).rows;
     try {
       const [daily, ...parts] = await Promise.all([ask(`day,${this.by}`), ...FIELDS.map(ask)]);
       if (signal.aborted) return;
+      const read = JSON.stringify([this.until, daily, parts]);
+      if (quiet && read === this.read && this.failed.hidden) return;
+      this.read = read;
       this.daily = daily;
       this.parts = Object.fromEntries(FIELDS.map((name, i) => [name, parts[i]]));
       this.failed.hidden = true;
       this.body.hidden = false;
-      this._draw();
+      this._draw(quiet);
     } catch (error) {
-      if (signal.aborted) return;
+      if (signal.aborted || (quiet && this.failed.hidden)) return;
       this.failed.hidden = false;
       this.body.hidden = true;
       replace(this.failed, failedCard("The ledger did not answer", error, () => this._ask()));
@@ -141,7 +168,7 @@ class Usage {
     }
   }
 
-  _draw() {
+  _draw(quiet = false) {
     if (!this.daily) return;
     this._mark();
     this.days = daysBetween(this.since, this.until);
@@ -151,7 +178,8 @@ class Usage {
     this.chart.redraw();
     this.switch.refresh();
     replace(this.legend, this.series.map(({ name }, at) => h("li", null, swatch(at), h("span", null, name))));
-    replace(this.breakdowns, FIELDS.map((name) => this._breakdown(name)));
+    // what somebody has the focus in is not taken away
+    if (!quiet || !this.breakdowns.contains(document.activeElement)) replace(this.breakdowns, FIELDS.map((name) => this._breakdown(name)));
   }
 
   _tiles(totals) {
