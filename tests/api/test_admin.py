@@ -201,6 +201,7 @@ async def test_a_cold_model_tells_what_it_will_take(local: Running) -> None:
     """Its size, and how long its loads took, also while it is not there."""
     await post(local, "/admin/models/plain/load")
     await post(local, "/admin/models/plain/unload")
+    await local.until(lambda: "rig/0" not in local.phases())
     told = (await ask(local.port, "GET", "/v1/models/plain")).json()["roundhouse"]
     assert (told["state"], told["bytes"]) == ("cold", None)
     assert told["expected_bytes"]["ram"] > 0
