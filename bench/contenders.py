@@ -155,7 +155,7 @@ def roundhouse(
     """
     port = rig.free_port()
     conf = folder / "roundhouse.toml"
-    conf.write_text(_roundhouse_toml(folder, port, cores) if remote is None else _remote_toml(folder, port, remote))
+    conf.write_text(configuration(folder, port, cores) if remote is None else _remote_toml(folder, port, remote))
     argv = [sys.executable, "-m", "gateway", "serve", "--config", str(conf)]
     process = start(argv, core=cores.proxy, folder=folder, cwd=tree)
     try:
@@ -169,7 +169,7 @@ def roundhouse(
         stop(process)
 
 
-def _roundhouse_toml(folder: Path, port: int, cores: Cores) -> str:
+def configuration(folder: Path, port: int, cores: Cores) -> str:
     def model(name: str, pace: Pace) -> str:
         command = ", ".join(map(rig.toml_string, rig.engine_command(pace)))
         return f"""

@@ -5,14 +5,18 @@ import { h, keyed, set, text } from "./dom.js";
 import { bytes } from "./format.js";
 import { shortName, sourceWords } from "./words.js";
 
+const SLIVER = 4; // a budget below the fourth part of the device would leave no room for the names of what is in it
+
 /** → {total, used, free, strangers, segments: [{id, name, phase, size, left, width, title, share}]}; left and width in percent.
  *
- *  The whole is the machine's where it is told (total_bytes), else our budget and what others hold. */
+ *  The whole is the device's (total_bytes), where that is known and our budget is no mere sliver of it; else our budget and what
+ *  others hold. */
 export function layout(device, facts, residents, loads = new Map()) {
   const mine = residents.filter((one) => one.footprint?.[device] > 0).sort((a, b) => b.resident_s - a.resident_s || (a.target < b.target ? -1 : 1));
   const used = mine.reduce((all, one) => all + one.footprint[device], 0);
   const strangers = facts.strangers_bytes ?? 0;
-  const total = Math.max(facts.total_bytes ?? facts.budget_bytes + strangers, used + strangers, 1);
+  const device_bytes = facts.total_bytes <= facts.budget_bytes * SLIVER ? facts.total_bytes : 0;
+  const total = Math.max(device_bytes || facts.budget_bytes + strangers, used + strangers, 1);
   const free = Math.max(0, Math.min(facts.budget_bytes - used, total - used - strangers));
   const headroom = Math.max(0, total - used - strangers - free);
   let left = 0;

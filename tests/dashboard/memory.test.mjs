@@ -20,6 +20,11 @@ test("what the machine keeps free is shown where the machine's size is told", ()
   assert.deepEqual(shown.segments.at(-2), { ...shown.segments.at(-2), id: "·headroom", left: 70, width: 10 });
 });
 
+test("of a device much larger than the budget only what matters is drawn", () => {
+  const shown = layout("ram", { budget_bytes: 70, strangers_bytes: 30, total_bytes: 1000 }, [resident("a", 30)]);
+  assert.deepEqual(shown.segments.map((one) => [one.id, one.width]), [["a", 30], ["·free", 40], ["·strangers", 30]]);
+});
+
 test("over the budget and with no facts it stays within its frame", () => {
   for (const [facts, size] of [[{ budget_bytes: 10, strangers_bytes: 5 }, 30], [{ budget_bytes: 0 }, 0], [{ budget_bytes: 10, total_bytes: 5 }, 8]]) {
     const shown = layout("ram", facts, [resident("a", size)]);
