@@ -23,6 +23,7 @@ UNARY_CONNECTIONS, MANY_CONNECTIONS = 16, 64
 STREAMS, MANY_STREAMS = 100, 1000
 LARGE_BYTES = 100_000
 _SETTLED_S = 9.0  # kept connections are closed by then, and memory is given back
+_CALM_S, _CALM_WITHIN_S = 0.2, 15.0
 _IDLE_S = 3.0  # after its first requests a proxy may still be loading what it needs for them
 
 Starter = Callable[..., AbstractContextManager[Contender]]
@@ -108,6 +109,7 @@ class Bench:
         self, contender: Contender, mode: str, connections: int, seconds: float, body_bytes: int = 0
     ) -> tuple[rig.Load, float]:
         """What the load saw, and what the proxy spent on each request or event, in CPU microseconds."""
+        _until_calm(contender)
         before_s = contender.cpu_s()
         running = rig.start_load(
             contender.fast,
@@ -259,6 +261,16 @@ def _started(stack: ExitStack, starters: Sequence[Starter], bench: Bench) -> tup
             present.append(contender)
     time.sleep(_IDLE_S)
     return present, {contender.name: contender.rss_bytes() for contender in present}
+
+
+def _until_calm(contender: Contender) -> None:
+    """Some go on for long with what was abandoned; that is not the next load's cost."""
+    give_up_s = time.monotonic() + _CALM_WITHIN_S
+    while time.monotonic() < give_up_s:
+        before_s = contender.cpu_s()
+        time.sleep(_CALM_S)
+        if contender.cpu_s() - before_s < _CALM_S / 10:
+            return
 
 
 def _own_cpu_s() -> float:
