@@ -87,6 +87,8 @@ class Exchange:
     async def write(self, data: bytes) -> None:
         """Send exactly these bytes; waits while the peer does not take them."""
         self.connection.transport.write(data)
+        if self.connection.transport.is_closing():
+            await asyncio.sleep(0)  # it takes everything now, and its end would never be noticed
         await self.connection.writable.wait()
 
     async def answer(self, status: int, body: bytes | object, headers: Mapping[str, str] | None = None) -> None:
