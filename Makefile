@@ -102,17 +102,14 @@ $(VENV)/.dev: requirements-dev.lock | $(VENV)/.runtime
 	@$(PIP) install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
-# by uv where it is there: in seconds, and what both environments share is on the disk once
+# by uv where it is there and can: in seconds, and what both environments share is on the disk once; else by pip
 $(VENV)-%/.made: requirements-%.lock | $(VENV)/.made
 	@echo "Setting up $(VENV)-$* (once) …"
 	@rm -rf $(VENV)-$*
-	@if command -v uv >/dev/null; then \
-		uv venv --quiet --no-project --python $(BIN)/python $(VENV)-$* && \
-		uv pip install --quiet --require-hashes --python $(VENV)-$* -r $<; \
-	else \
-		$(BIN)/python -m venv $(VENV)-$* && \
-		PIP_USER=0 PIP_TARGET= PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)-$*/bin/python -m pip install --quiet --require-hashes -r $<; \
-	fi
+	@{ command -v uv >/dev/null && uv venv --quiet --no-project --python $(BIN)/python $(VENV)-$* && \
+		uv pip install --quiet --require-hashes --python $(VENV)-$* -r $<; } || { \
+		rm -rf $(VENV)-$* && $(BIN)/python -m venv $(VENV)-$* && \
+		PIP_USER=0 PIP_TARGET= PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)-$*/bin/python -m pip install --quiet --require-hashes -r $<; }
 	@touch $@
 
 tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
