@@ -32,7 +32,7 @@ class Known(NamedTuple):
 
 
 def study(data: bytes, scope: dict[str, Any]) -> Known | None:
-    """What can be known again of a request whose head began with the first byte of `data`. None: it has not all that it takes.
+    """What can be known again of a request that is all of `data`. None: it is not, or it has not all that it takes.
 
     Args:
         scope: of a POST that leaves the connection open, waits for no word before its body, and asks for no upgrade.
@@ -44,6 +44,8 @@ def study(data: bytes, scope: dict[str, Any]) -> Known | None:
     lines = head.count(b"\r\n")
     if end < len(_END) or length is None or lines != len(fields) + 2 or head.count(b"\n") != lines:
         return None
+    if len(data) - end != int(length.group(1)):
+        return None  # not all of it, or another one behind it, whose scope this may be
     place = [name for name, _ in fields].index(b"content-length")
     return Known(head[: length.start(1)], head[length.end(1) :], scope, place, {})
 

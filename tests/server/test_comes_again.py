@@ -97,3 +97,17 @@ async def test_leaving_is_noticed(server: Served) -> None:
         await caller.send(HEAD % 1 + b"1")
         await begun.wait()
     await asyncio.wait_for(left.wait(), 5)
+
+
+async def test_two_at_once_teach_nothing_about_each_other(server: Served) -> None:
+    """Sent in one piece, with different fields: the first head, sent again, still means what it says."""
+    one, two = HEAD % 1 + b"1", HEAD.replace(b"One: a", b"One: z") % 1 + b"2"
+    async with Caller(server.port) as caller:
+        for _ in range(3):
+            await caller.send(one + two)
+            await caller.answer()
+            await caller.answer()
+        server.scopes.clear()
+        await caller.send(one)
+        await caller.answer()
+    assert server.scopes[0]["headers"][1] == (b"x-one", b"a")
