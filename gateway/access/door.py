@@ -215,10 +215,6 @@ class Access:
             return None
         return self.limiter.reserve_all(subjects, tokens=tokens, cost_usd=cost_usd, now_s=self._clock())
 
-    def settle(self, reservation: Reservation, *, tokens: int | None, cost_usd: Decimal | None) -> None:
-        """What it really used; None: nobody knows."""
-        self.limiter.settle(reservation, tokens=tokens, cost_usd=cost_usd, now_s=self._clock())
-
     def release(self, reservation: Reservation) -> None:
         """It has used nothing."""
         self.limiter.release(reservation, self._clock())
