@@ -115,6 +115,8 @@ class Response(Protocol):
 
     status: int
     headers: list[tuple[bytes, bytes]]  # names in lower case, hop-by-hop fields still there
+    # Where what is made of `headers`, the length aside, may be kept: this upstream has said the same before. None: it has not.
+    made: dict[object, Any] | None
 
     def whole(self) -> bytes | None:
         """The body when it has all arrived already, else None; then use `read` or `pump`."""

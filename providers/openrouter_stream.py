@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable
+from typing import Any
 
 from .contract import Response, Sink
 
@@ -77,13 +78,14 @@ class CommentFilter:
 class CommentFree:
     """An event stream without its comments. Implements `contract.Response`."""
 
-    __slots__ = ("_response", "headers", "status")
+    __slots__ = ("_response", "headers", "made", "status")
 
     def __init__(self, response: Response) -> None:
         self._response = response
         self.status = response.status
         # a length would be wrong, once something is taken out
         self.headers = [field for field in response.headers if field[0] != b"content-length"]
+        self.made: dict[object, Any] | None = None
 
     def whole(self) -> bytes | None:
         body = self._response.whole()

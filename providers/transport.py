@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import socket
 import ssl
 from collections import deque
@@ -23,7 +24,9 @@ from urllib.parse import urlsplit
 from config.forms import Secret
 from providers.contract import Request, Response
 from providers.errors import ProviderError, UpstreamBroke, UpstreamUnreachable
+from providers.transport_answer import Answer, Known
 from providers.transport_connection import Connection
+from providers.transport_heads import cut
 from providers.transport_proxy import Forwarded, Proxy, ProxyFailed
 from providers.transport_upload import framing
 
@@ -50,6 +53,9 @@ _OWN_FIELDS = frozenset(
     )
 )
 _MADE_MAX = 8  # heads kept for one caller's header fields: it talks to a model or two
+_NO_BODY = frozenset((204, 304))
+# Most answers of an engine have the same head, but for the second in their Date; those of others may all differ.
+_STUDY_EVERY_S = 0.25
 _CLOSE_LIMIT_S = 5.0  # aborted sockets close within one turn of the loop; a limit on everything
 # X509_V_ERR_… of OpenSSL's x509_vfy.h: self-signed, self-signed in the chain, issuer not found (locally, at the first).
 _UNKNOWN_ISSUER = frozenset((18, 19, 20, 21))
@@ -92,8 +98,10 @@ class Endpoint:
         "_proxy",
         "_replaced",
         "_ssl",
+        "_studied_s",
         "_sweeper",
         "_url",
+        "known",
         "source",
     )
 
@@ -134,6 +142,8 @@ class Endpoint:
         self._idle: deque[Connection] = deque()  # the longest unused first
         self._open: set[Connection] = set()
         self._in_flight = 0
+        self.known: Known | None = None
+        self._studied_s = -math.inf
         self._mark = object()
         self._closed = False
         self._emptied: asyncio.Future[None] | None = None
@@ -167,14 +177,20 @@ class Endpoint:
         self._in_flight += 1
         try:
             kept = self._take_idle()
-            if kept is not None:
+            while True:
+                connection = kept or await self._connect()
+                answer, waiter = connection.begin(head, request)
                 try:
-                    return await kept.exchange(head, request)
+                    await waiter
+                except BaseException:
+                    connection.cut()
+                    raise
+                try:
+                    return connection.begun(answer)
                 except UpstreamBroke as broke:
-                    if not broke.nothing_received or self._closed:
+                    if kept is None or not broke.nothing_received or self._closed:
                         raise
-            connection = await self._connect()
-            return await connection.exchange(head, request)
+                    kept = None
         except BaseException:
             self._in_flight -= 1
             raise
@@ -193,6 +209,16 @@ class Endpoint:
             await asyncio.wait((self._emptied,), timeout=_CLOSE_LIMIT_S)
 
     # what a connection tells (transport_connection.Pool)
+
+    def study(self, data: bytes, answer: Answer) -> None:
+        """See `Pool`."""
+        loop = self._loop
+        if loop is None or answer.status in _NO_BODY or loop.time() - self._studied_s < _STUDY_EVERY_S:
+            return
+        self._studied_s = loop.time()
+        found = cut(data, answer.headers)
+        if found is not None:
+            self.known = Known(found, answer.status, answer.headers, {})
 
     def unusable(self, connection: Connection) -> None:
         """See `Pool`."""

@@ -9,12 +9,22 @@ import asyncio
 import math
 import types
 from collections.abc import Generator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from providers.contract import Request, Sink
 from providers.errors import UpstreamBroke
+from providers.transport_heads import Cut, with_length
 
 NEVER = math.inf  # a deadline
+
+
+class Known(NamedTuple):
+    """The head of an answer after which the connection stays open. `made`: see `providers.contract.Response`."""
+
+    cut: Cut
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    made: dict[object, Any]
 
 
 class Carrier(Protocol):
@@ -52,6 +62,7 @@ class Answer:
         "idle_s",
         "keep_alive",
         "kept_bytes",
+        "made",
         "overhead_bytes",
         "pieces",
         "read_max_bytes",
@@ -64,6 +75,7 @@ class Answer:
     def __init__(self, connection: Carrier, request: Request, waiter: asyncio.Future[None]) -> None:
         self.status = 0  # 0: the head is not in yet
         self.headers: list[tuple[bytes, bytes]] = []
+        self.made: dict[object, Any] | None = None
         self.head_only = request.method == b"HEAD"
         self.idle_s = NEVER if request.idle_s is None else request.idle_s
         self.complete = False
@@ -135,6 +147,17 @@ class Answer:
                 self.suspended[0].close()
                 self.suspended = None
             raise
+
+    def arrived(self, known: Known, digits: bytes, body: bytes) -> None:
+        """All of it is here, under a head that was there before."""
+        self.status = known.status
+        self.headers = with_length(known.headers, known.cut.place, digits)
+        self.made = known.made
+        self.complete = self.keep_alive = True
+        if body:
+            self.pieces.append(body)
+            self.kept_bytes = len(body)
+        self.wake()
 
     def close(self) -> None:
         """Done with it: the connection goes back to the pool when the message was complete, else it is cut."""

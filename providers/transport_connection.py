@@ -18,7 +18,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from providers.contract import Request, Sink
 from providers.errors import UpstreamBroke, UpstreamTimeout
-from providers.transport_answer import NEVER, Answer, too_large
+from providers.transport_answer import NEVER, Answer, Known, too_large
+from providers.transport_heads import body_of
 from providers.transport_upload import Feeder, last_words
 
 # An answer's head, or its trailers and chunk extensions, above this is refused: node.js has 16 KiB, nginx 32 KiB.
@@ -36,6 +37,11 @@ class Pool(Protocol):
     """What a connection tells its owner."""
 
     source: str
+    known: Known | None  # the head of an answer that came before
+
+    def study(self, data: bytes, answer: Answer) -> None:
+        """This answer is all of `data`, and its head not the one that is known."""
+        ...
 
     def unusable(self, connection: Connection) -> None:
         """It must not be handed out any more. Called once, perhaps while it is idle."""
@@ -91,11 +97,8 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = NEVER
 
-    async def exchange(self, head: bytes, request: Request) -> Answer:
-        """Send one request and wait for the answer's head. Cancelled, it cuts the connection.
-
-        Raises: UpstreamTimeout, UpstreamBroke; what the request's `Body` raises.
-        """
+    def begin(self, head: bytes, request: Request) -> tuple[Answer, asyncio.Future[None]]:
+        """Send one request. The future is for the answer's head, or its failure: then `begun` is to be called, or else `cut`."""
         transport = self._transport
         assert transport is not None  # connect() has returned
         waiter = self._loop.create_future()
@@ -111,11 +114,10 @@ class Connection(asyncio.Protocol):
                 transport.writelines((head, body))
             if request.first_byte_s is not None:
                 self._set_deadline(self._loop.time() + request.first_byte_s)
-        try:
-            await waiter
-        except BaseException:
-            self.cut()
-            raise
+        return answer, waiter
+
+    def begun(self, answer: Answer) -> Answer:
+        """Its head is here. Raises: UpstreamTimeout, UpstreamBroke, what the request's `Body` raises: it is not."""
         answer.waiter = None
         if answer.status == 0:
             assert answer.error is not None
@@ -201,7 +203,15 @@ class Connection(asyncio.Protocol):
         if answer is None or answer.complete:
             self.abort()  # nobody asked for this: what it belongs to cannot be known
             return
+        fresh = False
         if answer.status == 0:
+            fresh = answer.overhead_bytes == 0 and self._feeder is None and not answer.head_only
+            if fresh and (known := self._pool.known) is not None:
+                found = body_of(known.cut.before, known.cut.after, data)
+                if found is not None:
+                    self._deadline = NEVER
+                    answer.arrived(known, *found)
+                    return
             answer.overhead_bytes += len(data)
         try:
             self._feed(data)
@@ -220,6 +230,8 @@ class Connection(asyncio.Protocol):
         elif not answer.complete:
             self._limit_overhead(answer, len(data))
         if answer.complete:
+            if fresh and answer.keep_alive and answer.error is None:
+                self._pool.study(data, answer)
             answer.wake()
         elif answer.error is not None:
             self.abort()

@@ -16,7 +16,6 @@ from typing import cast
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from config.forms import Secret
-from providers.contract import Request
 from providers.errors import UpstreamUnreachable
 from providers.transport_answer import Answer
 from providers.transport_connection import Connection, Pool
@@ -140,9 +139,9 @@ class Forwarded(Connection):
         super().__init__(pool, loop)
         self._proxy = proxy
 
-    async def exchange(self, head: bytes, request: Request) -> Answer:
-        """As `Connection.exchange`. Raises: UpstreamUnreachable, too: the proxy wants a password (no upstream answers 407)."""
-        answer = await super().exchange(head, request)
+    def begun(self, answer: Answer) -> Answer:
+        """As `Connection.begun`. Raises: UpstreamUnreachable, too: the proxy wants a password (no upstream answers 407)."""
+        super().begun(answer)
         if answer.status == _NEEDS_PASSWORD:
             self.cut()
             raise UpstreamUnreachable(

@@ -26,7 +26,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "gateway/storage": ("config", "gateway.errors", "gateway.storage"),
     "gateway/access": ("config", "gateway.errors", "gateway.storage", "gateway.access"),
     "gateway/metering": ("config", "gateway.errors", "gateway.storage", "gateway.metering"),
-    "gateway/server": ("gateway.server",),
+    "gateway/server": ("gateway.server", "providers.transport_heads"),
     "gateway/dialects": ("gateway.errors", "gateway.dialects"),
     "gateway/proxy": (
         "config",
@@ -81,6 +81,7 @@ PURE = (
     "providers/price_filter.py",
     "providers/pricing.py",
     "providers/placement.py",
+    "providers/transport_heads.py",
     "gateway/residency/core.py",
     "gateway/residency/events.py",
     "gateway/residency/planning.py",

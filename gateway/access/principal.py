@@ -43,7 +43,9 @@ class Principal(msgspec.Struct, frozen=True):
 
     def may(self, model_name: str) -> bool:
         """Whether it may ask for this model, by its public name."""
-        return _matches(model_name, self.models) and _matches(model_name, self.tenant_models)
+        return (not self.models or _matches(model_name, self.models)) and (
+            not self.tenant_models or _matches(model_name, self.tenant_models)
+        )
 
 
 def unknown_here(name: str) -> UnknownModel:
@@ -54,4 +56,4 @@ def unknown_here(name: str) -> UnknownModel:
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 from gateway.access.principal import Principal
@@ -65,6 +65,16 @@ class Watchman:
             self.loop.call_later(WATCH_AFTER_S, self._look)
 
 
+class _Nothing:
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+# Awaited, it is over at once: a coroutine that has nothing to wait for costs a third of a microsecond.
+NOTHING = cast("Awaitable[None]", _Nothing())
+_BLANK = Tail()  # of an answer of which nothing has been said
+
+
 class Kept:
     """The bodies of an exchange whose key has them kept: what was asked, and the beginning of the answer."""
 
@@ -88,7 +98,9 @@ class Direct(Protocol):
 
     def take_whole(self, most_bytes: int) -> bytes | None: ...
 
-    def answer(self, status: int, headers: Headers, body: bytes) -> None: ...
+    def answer(self, status: int, headers: Headers, more: Headers, body: bytes) -> None:
+        """`headers`: where they are a tuple, it may remember how they are written."""
+        ...
 
 
 class Client:
@@ -97,7 +109,7 @@ class Client:
     Args:
         fields: header fields that every answer carries.
         silence: how it is filled, in a stream; None: not at all.
-        tail: remembers the end of what is said, in the words of the caller's route.
+        tail: made to remember the end of what is said, in the words of the caller's route.
         direct: takes whole answers, in place of `send`; None: nobody does.
     """
 
@@ -111,6 +123,7 @@ class Client:
         "_hushed",
         "_limited",
         "_loop",
+        "_make_tail",
         "_receive",
         "_send",
         "_silence",
@@ -152,7 +165,7 @@ class Client:
         send: Send,
         fields: Headers,
         silence: Silence | None,
-        tail: Tail | None = None,
+        tail: type[Tail] = Tail,
         direct: Direct | None = None,
     ) -> None:
         self._direct = direct
@@ -165,7 +178,8 @@ class Client:
         self._told: Headers = ()
         self._limited = False
         self._loop = watchman.loop  # looking it up costs a system call on some Pythons
-        self._tail = Tail() if tail is None else tail
+        self._make_tail = tail
+        self._tail = _BLANK if tail is Tail else tail()  # a copy of its own comes with the first piece: many have none
         self._task = asyncio.current_task(self._loop)
         self._timers: list[asyncio.TimerHandle] = []
         self._watcher: asyncio.Task[object] | None = None
@@ -262,18 +276,21 @@ class Client:
 
     # ------------------------------------------------------------ answers
 
-    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """A whole answer."""
+    def answer(self, status: int, headers: Headers, body: bytes) -> Awaitable[None]:
+        """A whole answer; what is left to wait for."""
         self.status = status
         self.first_s = self.answered_s = time.monotonic()
         self.bytes_out = len(body)
         self.started = self.committed = self.ended = True
         if self._limited:
             headers = _without_limits(headers)
-        headers = [*headers, *self._fields, *self._told, (b"content-length", b"%d" % len(body))]
+        more = (*self._fields, *self._told) if self._told else self._fields
         if self._direct is not None:
-            self._direct.answer(status, headers, body)
-            return
+            self._direct.answer(status, headers, more, body)
+            return NOTHING
+        return self._answer(status, [*headers, *more, (b"content-length", b"%d" % len(body))], body)
+
+    async def _answer(self, status: int, headers: Headers, body: bytes) -> None:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -297,11 +314,12 @@ class Client:
     def write(self, data: bytes) -> Awaitable[None]:
         """Hand on a piece of the body. A plain function that returns ASGI's own coroutine: this is the way of every event."""
         self.last_s = self._loop.time()
-        self._tail.add(data)
-        self.bytes_out += len(data)
         if not self.committed:
             self.committed = True
             self.first_s = time.monotonic()
+            self._tail = self._make_tail()
+        self._tail.add(data)
+        self.bytes_out += len(data)
         if self._busy is None:
             return self._send({"type": "http.response.body", "body": data, "more_body": True})
         return self._write_after(self._busy, data)

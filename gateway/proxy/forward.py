@@ -8,7 +8,8 @@ never a finished answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,7 +21,7 @@ from gateway.metering.usage import Usage, usage_of_body
 from providers.contract import Request, Response
 from providers.errors import ProviderError, UpstreamBroke, UpstreamRefused
 
-from .client import Client
+from .client import NOTHING, Client, Headers
 from .headers import first, to_caller
 from .meter import LONG_BYTES, SHORT_BYTES, Meter
 from .sse import first_error, is_stream, status_of, whole_error
@@ -91,15 +92,16 @@ async def forward(
             raise UpstreamBroke(
                 f"{passage.source} answered with a status that is none: {response.status}", source=passage.source
             )
-        if response.status == 200 and is_stream(first(response.headers, b"content-type")):
+        passed = _passed(response)
+        if passed.stream and response.status == 200:
             if passage.translation is not None and not passage.translation.stream:
                 raise UpstreamBroke(f"{passage.source} answered with a stream, unasked", source=passage.source)
-            await _stream(response, client, passage)
+            await _stream(response, client, passage, passed.fields)
             return
         if client.speaks:
             await client.hush()  # what follows is no stream, or a whole answer turned into one
         if passage.translation is not None and response.status == 200:
-            await _translated(response, client, passage, passage.translation)
+            await _translated(response, client, passage, passage.translation, passed.fields)
         elif client.started:
             await _refuse_in_stream(response, passage.source)
         elif passage.translation is not None:
@@ -109,14 +111,36 @@ async def forward(
                     source=passage.source,
                 )
             body = await response.read(TRANSLATED_MAX_BYTES)
-            await client.answer(
-                response.status, _as(JSON, to_caller(response.headers)), said_again(body, passage.spoken)
-            )
+            await client.answer(response.status, _as(JSON, passed.fields), said_again(body, passage.spoken))
+        elif (body := response.whole()) is not None:
+            await _whole(response, client, passed.fields, body)
         else:
-            await _plain(response, client)
+            await _plain(response, client, passed.fields)
     finally:
         response.close()
         client.was_upstream(sent_s)
+
+
+class _Passed(NamedTuple):
+    """What an upstream's header fields come to. `fields`: those that the caller may see."""
+
+    fields: Headers
+    stream: bool
+
+
+_PASSED = object()
+
+
+def _passed(response: Response) -> _Passed:
+    made = response.made
+    known: _Passed | None = None if made is None else made.get(_PASSED)
+    if known is None:
+        known = _Passed(to_caller(response.headers), is_stream(first(response.headers, b"content-type")))
+        if made is not None:
+            known = made[_PASSED] = _Passed(
+                tuple(known.fields), known.stream
+            )  # a tuple is written out once, see `Direct`
+    return known
 
 
 def _may_deny(response: Response) -> bool:
@@ -127,22 +151,11 @@ def _may_deny(response: Response) -> bool:
     return length is not None and len(length) <= 3 and int(length) <= _DENIAL_MAX_BYTES
 
 
-class _Nothing:
-    """Awaited, it is over at once: a piece of which nothing is to be handed on."""
-
-    def __await__(self) -> Iterator[None]:
-        return iter(())
-
-
-_NOTHING = _Nothing()
-
-
-async def _stream(response: Response, client: Client, passage: Passage) -> None:
+async def _stream(response: Response, client: Client, passage: Passage, headers: Headers) -> None:
     source, translation = passage.source, passage.translation
     opened = client.started
     meter = Meter(hide=passage.hide_usage, window=SHORT_BYTES if passage.spoken is Spoken.OPENAI else LONG_BYTES)
     feed = meter.feed if translation is None else translation.feed
-    headers = to_caller(response.headers)
     if translation is not None:
         headers = _as(translation.stream_type, headers)
 
@@ -171,7 +184,7 @@ async def _stream(response: Response, client: Client, passage: Passage) -> None:
         if translation is not None and translation.trouble is not None:
             return give_up(data)
         if not data:
-            return _NOTHING  # pyright: ignore[reportReturnType] - awaitable by its iterator, which a tuple's is
+            return NOTHING
         if opened:
             return client.write(data)
         opened = True
@@ -240,7 +253,9 @@ async def _refuse_in_stream(response: Response, source: str) -> None:
     )
 
 
-async def _translated(response: Response, client: Client, passage: Passage, translation: Translation) -> None:
+async def _translated(
+    response: Response, client: Client, passage: Passage, translation: Translation, headers: Headers
+) -> None:
     """A whole answer. Some upstreams give one where a stream was asked for."""
     body = await response.read(TRANSLATED_MAX_BYTES)
     try:
@@ -252,7 +267,6 @@ async def _translated(response: Response, client: Client, passage: Passage, tran
             ) from None
         raise _unreadable(error, passage.source) from None
     client.usage = _counted(translation.usage)
-    headers = to_caller(response.headers)
     if not translation.stream:
         await client.answer(200, _as(JSON, headers), said)
         return
@@ -261,22 +275,22 @@ async def _translated(response: Response, client: Client, passage: Passage, tran
     await client.end()
 
 
-def _as(content_type: bytes, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def _as(content_type: bytes, headers: Headers) -> list[tuple[bytes, bytes]]:
     """The same fields with another content type; what described the upstream's own bytes is gone."""
     kept = [field for field in headers if field[0] not in (b"content-type", b"content-encoding", b"etag")]
     return [(b"content-type", content_type), *kept]
 
 
-async def _plain(response: Response, client: Client) -> None:
-    headers = to_caller(response.headers)
+def _whole(response: Response, client: Client, headers: Headers, body: bytes) -> Awaitable[None]:
+    if response.status < 400:
+        client.usage = usage_of_body(body)
+    return client.answer(response.status, headers, body)
+
+
+async def _plain(response: Response, client: Client, headers: Headers) -> None:
     length = first(response.headers, b"content-length")
-    body = response.whole()
-    if body is None and (response.status in _NO_BODY or (length is not None and int(length) <= HELD_MAX_BYTES)):
-        body = await response.read(HELD_MAX_BYTES)
-    if body is not None:
-        if response.status < 400:
-            client.usage = usage_of_body(body)
-        await client.answer(response.status, headers, body)
+    if response.status in _NO_BODY or (length is not None and int(length) <= HELD_MAX_BYTES):
+        await _whole(response, client, headers, await response.read(HELD_MAX_BYTES))
         return
     started = False
 

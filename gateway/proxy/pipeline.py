@@ -99,7 +99,7 @@ class Upstream(msgspec.Struct, frozen=True):
 
 
 class _Trip(msgspec.Struct, frozen=True):
-    """One call on its way to one target. `more`: another target comes after this one."""
+    """One call on its way to one target. `more`: another target comes after this one; `ways`: as of now, (): to be asked for."""
 
     call: Call
     client: Client
@@ -107,6 +107,7 @@ class _Trip(msgspec.Struct, frozen=True):
     target: Target
     upstream: Upstream
     more: bool
+    ways: Sequence[Route] = ()
 
 
 class _Again(Exception):
@@ -164,23 +165,29 @@ class Pipeline:
             model = await self._look_anew(call)
         client.model = model.name
         self._toll.admit(call.principal, model, call.seen.model)
-        targets = self._order(model, call.route, client.now_s())
+        now_s = client.now_s()
+        targets: Sequence[Target] = model.targets
+        ways = self._ways_to(targets[0], call.route, now_s) if len(targets) == 1 else ()
+        if not ways:
+            targets = self._order(model, call.route, now_s)
         held = self._toll.take(call.principal, call.body, model, targets[0].key, client)
         if held is None:
-            await self._try(call, client, model, targets)
+            await self._try(call, client, model, targets, ways)
             return
         try:
-            await self._try(call, client, model, targets)
+            await self._try(call, client, model, targets, ways)
         except BaseException as error:
             self._toll.settle(held, client, error)
             raise
         self._toll.settle(held, client, None)
 
-    def _try(self, call: Call, client: Client, model: Model, targets: Sequence[Target]) -> Coroutine[Any, Any, None]:
+    def _try(
+        self, call: Call, client: Client, model: Model, targets: Sequence[Target], ways: Sequence[Route]
+    ) -> Coroutine[Any, Any, None]:
         policy = self._policies.get(model.name) if self._policies else None
         if len(targets) == 1:
             target = targets[0]
-            return self._attempt(_Trip(call, client, policy, target, self._upstreams[target.provider], more=False))
+            return self._attempt(_Trip(call, client, policy, target, self._upstreams[target.provider], False, ways))
         return self._try_each(call, client, policy, targets)
 
     async def _try_each(self, call: Call, client: Client, policy: Policy | None, targets: Sequence[Target]) -> None:
@@ -226,10 +233,7 @@ class Pipeline:
 
     def _order(self, model: Model, route: Route, now_s: float) -> Sequence[Target]:
         """The targets that serve this route, the one to be tried first first. Raises: RouteNotServed: there is none."""
-        targets: Sequence[Target] = model.targets
-        if len(targets) == 1 and self._ways_to(targets[0], route, now_s):
-            return targets
-        targets = [target for target in targets if self._ways_to(target, route, now_s)]
+        targets: Sequence[Target] = [target for target in model.targets if self._ways_to(target, route, now_s)]
         if not targets:
             raise _not_served(model.name, model.targets, route)
         if len(targets) == 1:
@@ -263,6 +267,7 @@ class Pipeline:
             lease = self._residency.lease(key, self._patience_s)
             try:
                 if not lease.at_once():
+                    trip = msgspec.structs.replace(trip, ways=())  # what has turned out by then
                     if again:
                         await self._try_wording(trip)
                     await lease.wait()
@@ -302,17 +307,20 @@ class Pipeline:
         refused: list[Route | None] = []
         while True:
             now_s = client.leased_s
-            ways = self._ways_to(target, call.route, now_s)
+            ways = trip.ways or self._ways_to(target, call.route, now_s)
             if refused:
                 now_s = client.now_s()
-                ways = [way for way in ways if way not in refused]
+                ways = [way for way in self._ways_to(target, call.route, now_s) if way not in refused]
             if not ways:
                 self._believe(who, refused, now_s, GUESSED_S)
                 raise _not_served(call.seen.model, (target,), call.route)
             way = ways[0]
             unsure = self._ways.may_lack(who, way, now_s)
+            said = _AS_IT_CAME
+            if not _is_plain(trip, way):
+                said = await self._worded(trip, way, held=engine is not None, takes_option=None not in refused)
             try:
-                await self._forward(trip, engine, way, unsure=unsure, takes_option=None not in refused)
+                await self._forward(trip, engine, way, said, unsure=unsure)
             except _Again as again:
                 client.resume()
                 refused.append(again.lacks)
@@ -330,24 +338,28 @@ class Pipeline:
             elif for_s == ABSENT_S:
                 self._ways.no_usage(who, now_s)
 
-    async def _forward(
-        self, trip: _Trip, engine: Engine | None, way: Route, *, unsure: bool, takes_option: bool
-    ) -> None:
+    async def _worded(self, trip: _Trip, way: Route, *, held: bool, takes_option: bool) -> Worded:
+        call = trip.call
+        if not isinstance(call.body, bytes):
+            return _AS_IT_CAME  # a form is reworded as it passes
+        wish = self._wish(trip, way, held=held, takes_option=takes_option)
+        if way is call.route or len(call.body) < _LONG_BYTES:
+            return worded(call.body, wish, self._stamp)
+        return await asyncio.to_thread(worded, call.body, wish, self._stamp)
+
+    def _forward(
+        self, trip: _Trip, engine: Engine | None, way: Route, said: Worded, *, unsure: bool
+    ) -> Coroutine[Any, Any, None]:
+        """Not a coroutine of its own, but the one to wait for."""
         call, target, upstream, client = trip.call, trip.target, trip.upstream, trip.client
         body: bytes | Body
-        said = _AS_IT_CAME
+        name = target.upstream_name
         if not isinstance(call.body, bytes):
-            body = call.body.body(target.upstream_name)
-        elif _is_plain(trip, way):
-            name = target.upstream_name
+            body = call.body.body(name)
+        elif said is _AS_IT_CAME:
             body = call.body if name is None or name == call.seen.model else with_model(call.body, name)
             client.tell()
         else:
-            wish = self._wish(trip, way, held=engine is not None, takes_option=takes_option)
-            if way is call.route or len(call.body) < _LONG_BYTES:
-                said = worded(call.body, wish, self._stamp)
-            else:
-                said = await asyncio.to_thread(worded, call.body, wish, self._stamp)
             body = said.body
             client.tell(*_about(call.route, way, said.translation))
         path, head, as_it_is = way.path, call.head, said.translation is None
@@ -367,9 +379,8 @@ class Pipeline:
         passage = Passage(target.provider, call.route.spoken, said.hides, said.translation, excuse)
         send = upstream.provider.send if engine is None else engine.send
         if upstream.guard is None:
-            await forward(send, request, client, passage)
-        else:
-            await _guarded(upstream.guard, send, request, trip, passage)
+            return forward(send, request, client, passage)
+        return _guarded(upstream.guard, send, request, trip, passage)
 
     def _wish(self, trip: _Trip, way: Route, *, held: bool, takes_option: bool) -> Wish:
         call, upstream, target = trip.call, trip.upstream, trip.target

@@ -141,9 +141,9 @@ _TAILS: Mapping[Spoken, type[Tail]] = {
 }
 
 
-def tail_of(spoken: Spoken) -> Tail:
+def tail_of(spoken: Spoken) -> type[Tail]:
     """What remembers the end of a stream on such a route."""
-    return _TAILS.get(spoken, Tail)()
+    return _TAILS.get(spoken, Tail)
 
 
 def first_error(data: bytes) -> tuple[int, bytes] | None:

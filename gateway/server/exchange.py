@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .refusals import CONTINUE
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .protocol import Connection
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
+Fields = Sequence[tuple[bytes, bytes]]
 
 log = logging.getLogger("roundhouse.server")
 
@@ -197,14 +198,35 @@ class Exchange:
                 raise RuntimeError(f"{message['type']} before the answer's start")
             self._start(message["status"], message.get("headers", ()))
 
-    def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """A whole answer, as two messages to `send` would be. Raises: as `send`."""
+    def answer(self, status: int, headers: Fields, more: Fields, body: bytes) -> None:
+        """A whole answer, as two messages to `send` would be. Raises: as `send`.
+
+        Args:
+            headers: how they are written is remembered where they are a tuple, which cannot become another one.
+            more: header fields of this answer only.
+        """
         if self.left:
             return
         if self.started or self.ended:
             raise RuntimeError("a whole answer after another one's start")
-        self._start(status, headers)
-        self._write(body, more=False)
+        connection = self._connection
+        lines = connection.service.written(headers)
+        for name, value in more:
+            if lines is None or _KINDS.get(name) != _PLAIN or b"\r" in value or b"\n" in value or b"\0" in value:
+                lines = None
+                break
+            lines = b"%b\r\n%b: %b" % (lines, name, value)
+        usual = self.keep and not (self._head_only or self._expects or connection.closing or status in _NO_BODY)
+        if lines is not None and usual and len(body) <= JOIN_MAX_BYTES:
+            self.started = self.ended = True
+            opening = connection.service.opening(status)
+            connection.write(b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (opening, lines, len(body), body))
+            if self._waiters is not None:
+                self.wake()
+            connection.answered(self)
+        else:
+            self._start(status, [*headers, *more])
+            self._write(body, more=False)
 
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Raises: ValueError: something that cannot stand in a head."""
@@ -225,10 +247,7 @@ class Exchange:
                     continue
             lines.append(name + b": " + value)
         lines.append(b"")
-        head = b"\r\n".join(lines)
-        ends = lines[0].count(b"\n") + len(lines) - 1
-        if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
-            raise ValueError("a header field of the answer holds a line break or a NUL")
+        head = _joined(lines, lines[0].count(b"\n") + len(lines) - 1)
         self.started = True
         if (self._expects and not self.whole) or self._connection.closing:
             self.keep = False  # whether the body will still come, nobody knows
@@ -296,6 +315,25 @@ class Exchange:
             connection.cut(whole_lost=not self._chunked and self._length is None)
         else:
             connection.refuse(status, message)
+
+
+def written(headers: Fields) -> bytes | None:
+    """Lines, each after a line end. None: some are about framing. Raises: ValueError: something that cannot stand in a head."""
+    lines = [b""]
+    for name, value in headers:
+        kind = _KINDS.get(name)
+        if (_kind_of(name) if kind is None else kind) != _PLAIN:
+            return None
+        lines.append(name + b": " + value)
+    return _joined(lines, len(lines) - 1)
+
+
+def _joined(lines: list[bytes], ends: int) -> bytes:
+    """Raises: ValueError: there are other line ends than those."""
+    head = b"\r\n".join(lines)
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
+        raise ValueError("a header field of the answer holds a line break or a NUL")
+    return head
 
 
 def _kind_of(name: bytes) -> int:

@@ -25,8 +25,10 @@ from httptools import (
     parse_url,
 )
 
+from providers.transport_heads import body_of, with_length
+
 from .exchange import Exchange
-from .heads import LESSONS_MAX, Known, body_of, study
+from .heads import LESSONS_MAX, Known, study
 from .refusals import Refused
 
 if TYPE_CHECKING:
@@ -120,8 +122,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._came_s = time.monotonic()
         between = self._exchange is None and self._incoming == 0 and self._feed is not _deaf
-        if between and self._known is not None and (found := body_of(self._known, data)) is not None:
-            self._comes_again(self._known, *found)
+        known = self._known
+        if between and known is not None and (found := body_of(known.cut.before, known.cut.after, data)) is not None:
+            self._comes_again(known, *found)
             return
         self._incoming += len(data)
         try:
@@ -260,10 +263,7 @@ class Connection(asyncio.Protocol):
         """A whole request with a head that came before."""
         self.due_s = NEVER
         scope = known.scope.copy()
-        fields = scope["headers"]
-        if fields[known.place][1] != digits:
-            fields = scope["headers"] = [*fields]
-            fields[known.place] = (b"content-length", digits)
+        scope["headers"] = with_length(scope["headers"], known.cut.place, digits)
         exchange = Exchange(self, keep=True, chunks=True, head_only=False, expects=False)
         exchange.hold(body)
         scope["state"] = {"came_s": self._came_s, "exchange": exchange, "learned": known.learned}

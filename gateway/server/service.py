@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
 from . import refusals
-from .exchange import App
+from .exchange import App, Fields, written
 from .memory import Packed, give_back
 from .protocol import Connection
 from .workers import Workers
@@ -25,6 +25,7 @@ _CROWD_LEFT = 8
 # and what the first time has loosened, is given back later.
 SETTLED_S = (5.0, 7.0, 30.0)
 _MANY_STATUSES = 100
+_MANY_HEADS = 100
 
 
 class Limits(NamedTuple):
@@ -69,6 +70,7 @@ class Service:
         self._fields: object = None
         self._date = b""
         self._openings: dict[int, bytes] = {}
+        self._written: dict[int, tuple[object, bytes | None]] = {}
 
     def __call__(
         self,
@@ -118,6 +120,17 @@ class Service:
             if len(self._openings) < _MANY_STATUSES:
                 self._openings[status] = known
         return known
+
+    def written(self, headers: Fields) -> bytes | None:
+        """As `exchange.written`; once only for what comes again as the same tuple."""
+        if not isinstance(headers, tuple):
+            return written(headers)
+        known = self._written.get(id(headers))
+        if known is None:  # what is known is held, so that its id is nobody else's
+            if len(self._written) >= _MANY_HEADS:
+                self._written.clear()
+            known = self._written[id(headers)] = (headers, written(headers))
+        return known[1]
 
     def refusal(self, status: int, message: str) -> bytes:
         """A whole answer of the server's own."""

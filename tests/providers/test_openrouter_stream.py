@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -127,6 +128,7 @@ class Arrived:
     def __init__(self, pieces: Sequence[bytes], *headers: tuple[bytes, bytes]) -> None:
         self.status = 200
         self.headers = list(headers)
+        self.made: dict[object, Any] | None = None
         self.closed = 0
         self._pieces = pieces
 

@@ -151,7 +151,7 @@ def test_responses_are_done_after_their_last_event_at_every_cut(name: bytes, *, 
     if not named:
         last = last.partition(b"\n")[2]
     for cut in range(len(quoted) + 120):
-        tail = tail_for(Spoken.RESPONSES)
+        tail = tail_for(Spoken.RESPONSES)()
         tail.add((quoted + last)[:cut])
         assert cut > len(quoted) or not tail.done
         tail.add((quoted + last)[cut:])
@@ -160,7 +160,7 @@ def test_responses_are_done_after_their_last_event_at_every_cut(name: bytes, *, 
 
 def test_lines_are_done_after_the_line_that_says_so() -> None:
     """And failed after one that is an error."""
-    tail = tail_for(Spoken.OLLAMA)
+    tail = tail_for(Spoken.OLLAMA)()
     tail.add(b'{"message":{"content":"\\"done\\":true"},"done":false}\n')
     assert tail.between_events
     assert not tail.done
@@ -175,7 +175,7 @@ def test_lines_are_done_after_the_line_that_says_so() -> None:
 
 def test_streams_without_a_last_word_are_done_between_two_events() -> None:
     """Speech and pictures."""
-    tail = tail_for(Spoken.PLAIN)
+    tail = tail_for(Spoken.PLAIN)()
     tail.add(b"data: {}\n\n")
     assert tail.done
     tail.add(b"data: {")

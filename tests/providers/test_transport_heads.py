@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.server.heads import body_of, study
+from providers.transport_heads import body_of, cut, with_length
 
 HEAD = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nAccept: */*\r\n\r\n"
 FIELDS = [(b"host", b"x"), (b"content-length", b"2"), (b"accept", b"*/*")]
 
 
-def scope_of(fields: list[tuple[bytes, bytes]]) -> dict[str, Any]:
-    return {"headers": fields}
-
-
 def test_a_head_comes_again_with_another_length() -> None:
     """Only the digits differ."""
-    known = study(HEAD + b"{}", scope_of(FIELDS))
+    known = cut(HEAD + b"{}", FIELDS)
     assert known is not None
     assert known.place == 1
-    assert body_of(known, HEAD + b"[]") == (b"2", b"[]")
-    assert body_of(known, HEAD.replace(b": 2", b": 11") + b"hello there") == (b"11", b"hello there")
-    assert body_of(known, HEAD.replace(b": 2", b": 0")) == (b"0", b"")
+    assert body_of(known.before, known.after, HEAD + b"[]") == (b"2", b"[]")
+    assert body_of(known.before, known.after, HEAD.replace(b": 2", b": 11") + b"hello there") == (b"11", b"hello there")
+    assert body_of(known.before, known.after, HEAD.replace(b": 2", b": 0")) == (b"0", b"")
 
 
 @pytest.mark.parametrize(
@@ -49,9 +43,9 @@ def test_a_head_comes_again_with_another_length() -> None:
 )
 def test_what_differs_is_left_to_the_parser(data: bytes) -> None:
     """By a byte, by a piece, by company."""
-    known = study(HEAD + b"{}", scope_of(FIELDS))
+    known = cut(HEAD + b"{}", FIELDS)
     assert known is not None
-    assert body_of(known, data) is None
+    assert body_of(known.before, known.after, data) is None
 
 
 @pytest.mark.parametrize(
@@ -67,13 +61,13 @@ def test_what_differs_is_left_to_the_parser(data: bytes) -> None:
 def test_what_is_not_plain_is_not_studied(head: bytes) -> None:
     """Other line ends, no length, a length that is written oddly."""
     fields = [field for field in FIELDS if field[0] in head.lower()]
-    assert study(head + b"{}", scope_of(fields)) is None
+    assert cut(head + b"{}", fields) is None
 
 
 def test_a_blank_line_in_the_body_is_none_in_the_head() -> None:
     """Where lines end in a bare LF the first CRLF CRLF may lie in the body: the number of lines tells."""
     data = HEAD.replace(b"\r\n", b"\n") + b"a\r\n\r\n"
-    assert study(data, scope_of(FIELDS)) is None
+    assert cut(data, FIELDS) is None
 
 
 @settings(max_examples=200)
@@ -81,7 +75,15 @@ def test_a_blank_line_in_the_body_is_none_in_the_head() -> None:
 def test_any_body_passes_whole(body: bytes, other: bytes) -> None:
     """Whatever is in it, be it a head."""
     head = HEAD.replace(b": 2", b": %d" % len(body))
-    known = study(head + body, scope_of(FIELDS))
+    known = cut(head + body, FIELDS)
     assert known is not None
     again = HEAD.replace(b": 2", b": %d" % len(other))
-    assert body_of(known, again + other) == (b"%d" % len(other), other)
+    assert body_of(known.before, known.after, again + other) == (b"%d" % len(other), other)
+
+
+def test_the_length_stands_where_it_stood() -> None:
+    """The fields of the one that came again; the first one's own are left alone."""
+    again = with_length(FIELDS, 1, b"11")
+    assert again == [(b"host", b"x"), (b"content-length", b"11"), (b"accept", b"*/*")]
+    assert FIELDS[1] == (b"content-length", b"2")
+    assert with_length(FIELDS, 1, b"2") is FIELDS
