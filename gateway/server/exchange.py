@@ -218,8 +218,8 @@ class Exchange:
             lines = b"%b\r\n%b: %b" % (lines, name, value)
         usual = self.keep and not (self._head_only or self._expects or connection.closing or status in _NO_BODY)
         if lines is not None and usual and len(body) <= JOIN_MAX_BYTES:
-            self.started = self.ended = True
             opening = connection.service.opening(status)
+            self.started = self.ended = True
             connection.write(b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (opening, lines, len(body), body))
             if self._waiters is not None:
                 self.wake()

@@ -157,6 +157,50 @@ async def test_field_that_would_be_two_is_not_sent(server: Served, name: bytes, 
         assert await caller.ended()
 
 
+WHOLE: dict[str, tuple[int, list[tuple[bytes, bytes]], bytes]] = {
+    "plain": (200, [(b"x-a", b"1"), (b"X-A", b"2")], b"body"),
+    "nothing": (200, [], b""),
+    "large": (200, [(b"x-a", b"1")], b"a" * (JOIN_MAX_BYTES + 1)),
+    "no content": (204, [(b"x-a", b"1")], b""),
+    "its length": (200, [(b"Content-Length", b"4")], b"body"),
+    "a wrong length": (200, [(b"content-length", b"5")], b"body"),
+    "a coding": (200, [(b"transfer-encoding", b"chunked")], b"body"),
+    "closing": (200, [(b"connection", b"close")], b"body"),
+    "two in one": (200, [(b"a", b"1\r\nx: y")], b"body"),
+    "no name": (200, [(b"a b", b"1")], b"body"),
+    "no status": (99, [], b"body"),
+}
+ASKED = (
+    b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n",
+    b"HEAD /a HTTP/1.1\r\nhost: h\r\n\r\n",
+    b"GET /a HTTP/1.0\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n",
+)
+
+
+def gives_whole(status: int, headers: Any, more: Any, body: bytes) -> Any:
+    """All of it at once, by the short way."""
+
+    async def handle(scope: Any, _receive: Any, _send: Any) -> None:
+        scope["state"]["exchange"].answer(status, headers, more, body)
+
+    return handle
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=["post", "head", "1.0", "expect"])
+@pytest.mark.parametrize("name", WHOLE)
+async def test_a_whole_answer_is_that_of_two_messages(server: Served, name: str, asked: bytes) -> None:
+    """Byte by byte, whichever part of its header fields is this answer's only; also when it is given again."""
+    status, headers, body = WHOLE[name]
+    end = b"GET /end HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"
+    server.handlers["/a"] = gives(status, headers, body)
+    expected = await raw(server.port, asked + end)
+    fixed = tuple(headers)
+    for given, more in ((headers, []), ([], headers), (fixed, []), (fixed, []), (fixed[:1], headers[1:])):
+        server.handlers["/a"] = gives_whole(status, given, more, body)
+        assert await raw(server.port, asked + end) == expected
+
+
 # ---------------------------------------------------------------- HTTP/1.0 and closing
 
 
