@@ -379,7 +379,7 @@ def _split(base_url: str) -> tuple[str, str, int, str, str]:
 
 def _is_clean(head: bytes, line_ends: int) -> bool:
     """No more line ends than were put in: none came in with a value. Cheaper than looking at each value."""
-    return head.count(b"\n") == line_ends and head.count(b"\r") == line_ends and b"\0" not in head
+    return head.count(b"\n") == line_ends and head.count(b"\r") == line_ends and 0 not in head
 
 
 @functools.cache

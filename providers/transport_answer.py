@@ -148,11 +148,11 @@ class Answer:
                 self.suspended = None
             raise
 
-    def arrived(self, known: Known, digits: bytes, body: bytes) -> None:
+    def arrived(self, known: Known, found: tuple[bytes, bytes]) -> None:
         """All of it is here, under a head that was there before."""
-        self.status = known.status
-        self.headers = with_length(known.headers, known.cut.place, digits)
-        self.made = known.made
+        cut, self.status, headers, self.made = known
+        digits, body = found
+        self.headers = with_length(headers, cut[2], digits)
         self.complete = self.keep_alive = True
         if body:
             self.pieces.append(body)

@@ -207,10 +207,10 @@ class Connection(asyncio.Protocol):
         if answer.status == 0:
             fresh = answer.overhead_bytes == 0 and self._feeder is None and not answer.head_only
             if fresh and (known := self._pool.known) is not None:
-                found = body_of(known.cut.before, known.cut.after, data)
+                found = body_of(known[0], data)
                 if found is not None:
                     self._deadline = NEVER
-                    answer.arrived(known, *found)
+                    answer.arrived(known, found)
                     return
             answer.overhead_bytes += len(data)
         try:

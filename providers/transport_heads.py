@@ -42,8 +42,9 @@ def cut(data: bytes, fields: Sequence[tuple[bytes, bytes]]) -> Cut | None:
     return Cut(head[: length.start(1)], head[length.end(1) :], place)
 
 
-def body_of(before: bytes, after: bytes, data: bytes) -> tuple[bytes, bytes] | None:
+def body_of(known: Cut, data: bytes) -> tuple[bytes, bytes] | None:
     """The digits of the length and the body, of a whole message with that head and nothing else; None: it is something else."""
+    before, after, _ = known  # names of a tuple's fields are looked up slowly
     if not data.startswith(before):
         return None
     start = len(before)

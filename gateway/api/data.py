@@ -42,6 +42,8 @@ log = logging.getLogger("roundhouse.requests")
 # A refused upload is read on and thrown away for so long, so that the refusal reaches a caller that is still sending: closing
 # with unread bytes resets the connection under it. nginx lingers likewise (lingering_close).
 LINGER_S = 2.0
+# An enumeration looks its own names up slowly.
+_OLLAMA, _JSON_BODY, _FORM = Spoken.OLLAMA, Takes.JSON, Takes.FORM
 _JSON = ((b"content-type", b"application/json"),)
 
 
@@ -135,7 +137,7 @@ class DataRoutes:
             raise MethodNotAllowed(f"{scope['path']} takes POST")
         headers, head = scope["headers"], _head_of(scope)
         principal = client.principal = self._comer(head)
-        if route.takes is not Takes.JSON and (route.takes is Takes.FORM or is_form(headers)):
+        if route.takes is not _JSON_BODY and (route.takes is _FORM or is_form(headers)):
             await self._upload(scope, route, principal, head, receive, client)
             return
         body = None if direct is None else direct.take_whole(self._max_body_bytes)
@@ -153,7 +155,7 @@ class DataRoutes:
         call = Call(principal, route, scope["query_string"], head, body, _seen(body, route, scope))
         if call.seen.stream:
             self._fill_silence(call, client)
-        if route.spoken is Spoken.OLLAMA and (reason := is_load_only(body)):
+        if route.spoken is _OLLAMA and (reason := is_load_only(body)):
             await self._bring(call, reason, client)
         else:
             await self._pipeline.serve(call, client)
@@ -257,7 +259,7 @@ def _head_of(scope: Mapping[str, Any]) -> Head:
 
 def _has_comments(route: Route) -> bool:
     """Neither lines of JSON nor bare sound have any."""
-    return route.spoken is not Spoken.OLLAMA and route is not SPEECH
+    return route.spoken is not _OLLAMA and route is not SPEECH
 
 
 def _seen(body: bytes, route: Route, scope: Mapping[str, Any]) -> Peek:
@@ -272,7 +274,8 @@ def _seen(body: bytes, route: Route, scope: Mapping[str, Any]) -> Peek:
                 code="unsupported_content_type",
             ) from None
         raise
-    _refuse_stream(route, seen.stream, scope["path"])
+    if seen.stream:
+        _refuse_stream(route, seen.stream, scope["path"])
     return seen
 
 

@@ -73,27 +73,27 @@ class Record:
         self.at_us = time.time_ns() // 1000
         self.number = 0
 
-    @property
     def id(self) -> str:
         fields = self._scope["state"]["fields"]  # the edge's is the first, wherever there is an edge
         return fields[0][1].decode("latin-1") if fields else ""
 
-    @property
     def route(self) -> str:
         return self._scope["path"]
 
-    @property
     def user_agent(self) -> str:
-        for name, value in self._scope["headers"]:
-            if name == b"user-agent":
-                return value[:USER_AGENT_MAX].decode("latin-1")
-        return ""
+        learned: dict[str, Any] | None = self._scope["state"].get("learned")
+        if learned is None:
+            return _user_agent(self._scope["headers"])
+        known = learned.get("user_agent")
+        if known is None:
+            known = learned["user_agent"] = _user_agent(self._scope["headers"])
+        return known
 
     def begun(self) -> Begun:
         """How it stands."""
         who, exchange = self.exchange.principal or _NOBODY, self.exchange
         return Begun(
-            id=self.id,
+            id=self.id(),
             at_us=self.at_us,
             principal=who.name,
             key_id=who.key_id,
@@ -101,10 +101,17 @@ class Record:
             asked=exchange.asked,
             model=exchange.model,
             target=exchange.target,
-            route=self.route,
+            route=self.route(),
             streamed=exchange.streaming,
             phase="answering" if exchange.committed else "queued",
         )
+
+
+def _user_agent(headers: Fields) -> str:
+    for name, value in headers:
+        if name == b"user-agent":
+            return value[:USER_AGENT_MAX].decode("latin-1")
+    return ""
 
 
 class _Scaled:
@@ -244,7 +251,7 @@ class Recorder:
             leased_s = record.at_us / 1e6 + (exchange.leased_s or now_s) - started_s
             load_us = int(self._load_part(target, leased_s, queued_s) * 1e6)
         return Entry(  # by place, see there
-            record.id,
+            record.id(),
             record.at_us,
             who.name,
             who.key_id,
@@ -252,7 +259,7 @@ class Recorder:
             exchange.asked,
             exchange.model,
             target,
-            record.route,
+            record.route(),
             exchange.status,
             exchange.code,
             exchange.streaming,
@@ -268,7 +275,7 @@ class Recorder:
             load_us,
             exchange.bytes_in,
             exchange.bytes_out,
-            record.user_agent,
+            record.user_agent(),
         )
 
 

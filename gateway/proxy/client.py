@@ -353,7 +353,6 @@ class Client:
 
     # ------------------------------------------------------------ silence
 
-    @property
     def speaks(self) -> bool:
         """Whether comments may come."""
         return bool(self._timers) and self._silence is not None

@@ -92,16 +92,16 @@ async def forward(
             raise UpstreamBroke(
                 f"{passage.source} answered with a status that is none: {response.status}", source=passage.source
             )
-        passed = _passed(response)
-        if passed.stream and response.status == 200:
+        fields, stream = _passed(response)
+        if stream and response.status == 200:
             if passage.translation is not None and not passage.translation.stream:
                 raise UpstreamBroke(f"{passage.source} answered with a stream, unasked", source=passage.source)
-            await _stream(response, client, passage, passed.fields)
+            await _stream(response, client, passage, fields)
             return
-        if client.speaks:
+        if client.speaks():
             await client.hush()  # what follows is no stream, or a whole answer turned into one
         if passage.translation is not None and response.status == 200:
-            await _translated(response, client, passage, passage.translation, passed.fields)
+            await _translated(response, client, passage, passage.translation, fields)
         elif client.started:
             await _refuse_in_stream(response, passage.source)
         elif passage.translation is not None:
@@ -111,11 +111,11 @@ async def forward(
                     source=passage.source,
                 )
             body = await response.read(TRANSLATED_MAX_BYTES)
-            await client.answer(response.status, _as(JSON, passed.fields), said_again(body, passage.spoken))
+            await client.answer(response.status, _as(JSON, fields), said_again(body, passage.spoken))
         elif (body := response.whole()) is not None:
-            await _whole(response, client, passed.fields, body)
+            await _whole(response, client, fields, body)
         else:
-            await _plain(response, client, passed.fields)
+            await _plain(response, client, fields)
     finally:
         response.close()
         client.was_upstream(sent_s)

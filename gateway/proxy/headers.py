@@ -63,19 +63,12 @@ class Head:
     `made` is for whoever makes something of them, under a mark of its own; the body's length is not to be relied on.
     """
 
-    __slots__ = ("_to_upstream", "fields", "made")
+    __slots__ = ("fields", "made", "to_upstream")
 
     def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
         self.fields = fields
         self.made: dict[object, Any] = {}
-        self._to_upstream: list[tuple[bytes, bytes]] | None = None
-
-    @property
-    def to_upstream(self) -> list[tuple[bytes, bytes]]:
-        """Those that an upstream may see; the same list each time."""
-        if self._to_upstream is None:
-            self._to_upstream = to_upstream(self.fields)
-        return self._to_upstream
+        self.to_upstream = to_upstream(fields)  # those that an upstream may see; the same list each time
 
 
 def to_upstream(headers: Headers) -> list[tuple[bytes, bytes]]:

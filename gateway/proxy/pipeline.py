@@ -54,6 +54,7 @@ _LONG_BYTES = 1 << 20  # a body that takes so long to translate (100 ms) that al
 _LEFT_OUT_MAX = 32  # names in a header field
 _NAME_MAX = 64  # characters of each: some are the caller's own
 _CONTROLS = bytes((*range(32), 127))
+_OLLAMA = Spoken.OLLAMA  # an enumeration looks its own names up slowly
 _AS_IT_CAME = Worded(b"")
 # What another target may mend: nothing has reached an upstream, or the upstream said that it did nothing. Not an upstream that
 # fell silent or broke off: it may have done the work, and done it at a price.
@@ -401,7 +402,7 @@ class Pipeline:
 def _is_plain(trip: _Trip, way: Route) -> bool:
     """Nothing but the model's name may have to be changed: most requests, and `worded` would cost each some microseconds."""
     call = trip.call
-    return way is call.route and not call.seen.stream and trip.policy is None and way.spoken is not Spoken.OLLAMA
+    return way is call.route and not call.seen.stream and trip.policy is None and way.spoken is not _OLLAMA
 
 
 def _who(target: Target, upstream: Upstream) -> str:

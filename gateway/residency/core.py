@@ -60,6 +60,7 @@ from .state import Known, Resident, State, Ticket
 from .views import Views
 
 # Told to clients whose wait was cut short by a limit of ours: when it is worth coming back.
+_READY, _DRAINING = Phase.READY, Phase.DRAINING  # an enumeration looks its own names up slowly
 RETRY_AFTER_S = 5.0
 # Where the size of a model in a server is from: that server's own word.
 REPORTED = "reported"
@@ -172,7 +173,7 @@ class Residency(Views):
     def grant_ready(self, ticket: int, target: str, now_s: float) -> bool:
         """As an Acquire of a READY target, which nearly every request is; without making an event. False: it is not READY."""
         resident = self._state.residents.get(target)
-        if resident is None or resident.phase is not Phase.READY:
+        if resident is None or resident.phase is not _READY:
             return False
         resident.leases += 1
         resident.last_used_s = now_s
@@ -185,7 +186,7 @@ class Residency(Views):
         if resident is not None:
             resident.leases -= 1
             resident.last_used_s = now_s
-            matters = self._tight or self._state.waiting or resident.phase is Phase.DRAINING
+            matters = self._tight or self._state.waiting or resident.phase is _DRAINING
             if matters and not resident.leases:
                 self._settle(now_s, out)
         elif ticket in self._state.tickets:

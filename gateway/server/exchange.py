@@ -63,7 +63,7 @@ class Exchange:
         "whole",
     )
 
-    def __init__(self, connection: Connection, *, keep: bool, chunks: bool, head_only: bool, expects: bool) -> None:
+    def __init__(self, connection: Connection, keep: bool, chunks: bool, head_only: bool, expects: bool) -> None:
         self._connection = connection
         self._expects = expects
         self._chunks = chunks
@@ -211,8 +211,8 @@ class Exchange:
             raise RuntimeError("a whole answer after another one's start")
         connection = self._connection
         lines = connection.service.written(headers)
-        for name, value in more:
-            if lines is None or _KINDS.get(name) != _PLAIN or b"\r" in value or b"\n" in value or b"\0" in value:
+        for name, value in more:  # numbers of bytes: to look for bytes themselves takes Python an exception
+            if lines is None or _KINDS.get(name) != _PLAIN or 13 in value or 10 in value or 0 in value:  # CR, LF, NUL
                 lines = None
                 break
             lines = b"%b\r\n%b: %b" % (lines, name, value)
@@ -331,7 +331,7 @@ def written(headers: Fields) -> bytes | None:
 def _joined(lines: list[bytes], ends: int) -> bytes:
     """Raises: ValueError: there are other line ends than those."""
     head = b"\r\n".join(lines)
-    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or 0 in head:
         raise ValueError("a header field of the answer holds a line break or a NUL")
     return head
 

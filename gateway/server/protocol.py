@@ -123,8 +123,8 @@ class Connection(asyncio.Protocol):
         self._came_s = time.monotonic()
         between = self._exchange is None and self._incoming == 0 and self._feed is not _deaf
         known = self._known
-        if between and known is not None and (found := body_of(known.cut.before, known.cut.after, data)) is not None:
-            self._comes_again(known, *found)
+        if between and known is not None and (found := body_of(known[0], data)) is not None:
+            self._comes_again(known, found)
             return
         self._incoming += len(data)
         try:
@@ -233,9 +233,7 @@ class Connection(asyncio.Protocol):
         raw_path, query = _target(self._url)
         path = raw_path.decode("ascii")
         keep = version == "1.1" and parser.should_keep_alive()
-        exchange = self._reading = Exchange(
-            self, keep=keep, chunks=version == "1.1", head_only=method == b"HEAD", expects=expects
-        )
+        exchange = self._reading = Exchange(self, keep, version == "1.1", method == b"HEAD", expects)
         scope: dict[str, Any] = {
             "type": "http",
             "asgi": _ASGI,
@@ -259,14 +257,16 @@ class Connection(asyncio.Protocol):
             self._queue.append((exchange, scope))
             self.read_or_pause()
 
-    def _comes_again(self, known: Known, digits: bytes, body: bytes) -> None:
+    def _comes_again(self, known: Known, found: tuple[bytes, bytes]) -> None:
         """A whole request with a head that came before."""
+        cut, scope, learned = known
+        digits, body = found
         self.due_s = NEVER
-        scope = known.scope.copy()
-        scope["headers"] = with_length(scope["headers"], known.cut.place, digits)
-        exchange = Exchange(self, keep=True, chunks=True, head_only=False, expects=False)
+        scope = scope.copy()
+        scope["headers"] = with_length(scope["headers"], cut[2], digits)
+        exchange = Exchange(self, True, True, False, False)
         exchange.hold(body)
-        scope["state"] = {"came_s": self._came_s, "exchange": exchange, "learned": known.learned}
+        scope["state"] = {"came_s": self._came_s, "exchange": exchange, "learned": learned}
         if self.writable:
             self._begin(exchange, scope)
         else:
