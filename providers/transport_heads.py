@@ -47,13 +47,11 @@ def body_of(known: Cut, data: bytes) -> tuple[bytes, bytes] | None:
     before, after, _ = known  # names of a tuple's fields are looked up slowly
     if not data.startswith(before):
         return None
-    start = len(before)
-    stop = data.find(b"\r", start, start + _DIGITS_MAX + 1)
-    digits = data[start:stop]
-    if stop < 0 or not digits.isdigit() or not data.startswith(after, stop):
-        return None
-    body = data[stop + len(after) :]
-    return (digits, body) if len(body) == int(digits) else None
+    head, end, body = data.partition(after)  # it ends with the blank line, so in this head it is nowhere else
+    digits = head[len(before) :]
+    if end and digits.isdigit() and len(digits) <= _DIGITS_MAX and len(body) == int(digits):
+        return digits, body
+    return None
 
 
 def with_length(fields: list[tuple[bytes, bytes]], place: int, digits: bytes) -> list[tuple[bytes, bytes]]:

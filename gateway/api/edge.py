@@ -55,9 +55,13 @@ class Edge:
         """Not a coroutine of its own: every one that a request goes through costs it a third of a microsecond."""
         if scope["type"] != "http":
             return self._inner(scope, receive, send)
-        asked = first(scope["headers"], b"x-request-id")
-        number = asked if asked and _ID.fullmatch(asked) else self._prefix + b"%x" % next(self._numbers)
         state = scope.setdefault("state", {})
+        learned: dict[str, Any] | None = state.get("learned")
+        if learned is None or (asked := learned.get("id", learned)) is learned:
+            asked = _asked_id(scope["headers"])
+            if learned is not None:
+                learned["id"] = asked
+        number = asked or b"%b%x" % (self._prefix, next(self._numbers))
         state["fields"] = [(b"x-request-id", number)]
         request_id.begin(state)  # the data routes say when it is over
         # as the router will read it: what is checked here must be what is served there, also for //admin and /admin/
@@ -103,6 +107,12 @@ class Edge:
                 _refuse_other_sites(headers)
         elif path not in _OPEN_PATHS and not path.startswith(_OPEN_FOLDER):
             scope["state"]["principal"] = comer(self._access, scope["method"], headers)
+
+
+def _asked_id(headers: list[tuple[bytes, bytes]]) -> bytes | None:
+    """What the caller wants its request to be called, where it may choose that."""
+    asked = first(headers, b"x-request-id")
+    return asked if asked is not None and _ID.fullmatch(asked) else None
 
 
 def _refuse_other_sites(headers: list[tuple[bytes, bytes]]) -> None:
