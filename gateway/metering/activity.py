@@ -134,10 +134,12 @@ class Activity:
             yield
         finally:
             words: dict[str, str] = {}
+            costs: dict[str, Decimal | None] = {}  # by how they are written: 0.1 is 0.10, but not to a reader
             for entry in msgspec.msgpack.decode(piece, type=list[Entry]):
                 for name in _SHARED:
                     word = getattr(entry, name)
                     setattr(entry, name, words.setdefault(word, word))
+                entry.cost_usd = costs.setdefault(str(entry.cost_usd), entry.cost_usd)
                 self._ring.append(entry)
 
     def in_progress(self) -> list[tuple[int, Begun]]:

@@ -129,12 +129,12 @@ def _others(edits: Mapping[str, Edit]) -> set[str]:
 
 def _value(edit: Edit, written: bytes | None, said: set[str]) -> bytes | None:
     """What the key is to have, None: what it has. `said`: the keys that matter and have a value."""
-    match edit:
-        case Put(value):
+    match edit:  # by keyword: by place Python makes a string for each look, and remembers thousands of them
+        case Put(value=value):
             return value
-        case Default(value, unless):
+        case Default(value=value, unless=unless):
             return value if written in (None, b"null") and said.isdisjoint(unless) else None
-        case Amend(change):
+        case Amend(change=change):
             return change(written)
         case Drop():
             return None

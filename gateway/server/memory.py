@@ -2,8 +2,8 @@
 
 Python's own allocator keeps an arena of a megabyte as long as one small object lives in it, and every one of a crowd's has some.
 glibc's gives back each free page. So the server is started with glibc's (`started_anew`), and what holds single pages is loosened
-before: the interpreter's free lists by a full collection, what is kept of the last requests by laying it together, and glibc's own
-cache of small pieces.
+before: the interpreter's free lists by a full collection, the names that it has looked up, what is kept of the last requests by
+laying it together, and glibc's own cache of small pieces.
 
 The law: what is set for that is ours alone. A program that we start, an engine before all, has the environment that we were given.
 """
@@ -54,8 +54,19 @@ def give_back(packed: Packed = nullcontext) -> None:
     """
     with packed():
         gc.collect()
+        _forget_names()
         _release()
     _release()  # what was made anew has filled the cache with pieces from everywhere
+
+
+def _forget_names() -> None:
+    """The interpreter holds up to 4,096 names of attributes that were looked up, by where they lie: one made for a look-up stays.
+
+    Source: `MCACHE_HASH_METHOD` in CPython's typeobject.c; Python 3.13 has the same under another name.
+    """
+    clear = getattr(sys, "_clear_internal_caches", None) or getattr(sys, "_clear_type_cache", None)
+    if clear is not None:
+        clear()
 
 
 def _release() -> None:

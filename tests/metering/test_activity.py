@@ -75,6 +75,19 @@ def test_what_is_packed_comes_back_as_it_was() -> None:
     assert activity.since(0) == [*entries[2:], entries[0]]
 
 
+def test_what_is_packed_lies_there_once() -> None:
+    """Words and costs that several entries have; a cost is written as it was."""
+    activity = Activity()
+    for cost in ("0", "0.1", "0.10", "0", "0.1"):
+        activity.end(activity.begin(Waiting()), entry(cost_usd=Decimal(cost)))
+    with activity.packed():
+        pass
+    kept = activity.since(0)
+    assert [str(each.cost_usd) for each in kept] == ["0", "0.1", "0.10", "0", "0.1"]
+    assert kept[0].cost_usd is kept[3].cost_usd
+    assert kept[0].model is kept[1].model
+
+
 def test_what_cannot_be_packed_stays() -> None:
     """Half a surrogate pair in somebody's name for a model."""
     activity = Activity()

@@ -49,6 +49,20 @@ def test_what_the_operator_has_tuned_stays() -> None:
     assert environ == {"GLIBC_TUNABLES": "glibc.malloc.check=3"}
 
 
+def test_names_that_were_looked_up_are_forgotten() -> None:
+    """The interpreter holds on to them, wherever they lie."""
+
+    class Thing:
+        some_name = 1
+
+    names = ["".join(("some_", "name")) for _ in range(100)]
+    alone = [sys.getrefcount(name) for name in names]
+    assert all(getattr(Thing, name) for name in names)
+    assert [sys.getrefcount(name) for name in names] > alone
+    give_back()
+    assert [sys.getrefcount(name) for name in names] == alone
+
+
 def test_the_operators_choice_and_other_systems_stay() -> None:
     """PYTHONMALLOC=pymalloc is the way back."""
     chosen = {"PYTHONMALLOC": "pymalloc"}
