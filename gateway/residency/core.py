@@ -59,9 +59,8 @@ from .room import Room, covers, larger, room_text, total
 from .state import Known, Resident, State, Ticket
 from .views import Views
 
-# Told to clients whose wait was cut short by a limit of ours: when it is worth coming back.
 _READY, _DRAINING = Phase.READY, Phase.DRAINING  # an enumeration looks its own names up slowly
-RETRY_AFTER_S = 5.0
+RETRY_AFTER_S = 5.0  # told to clients whose wait was cut short by a limit of ours: when it is worth coming back
 # Where the size of a model in a server is from: that server's own word.
 REPORTED = "reported"
 # An engine that has been up for so long was sound: its death begins a new count.
