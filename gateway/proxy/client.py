@@ -23,7 +23,8 @@ Send = Callable[[object], Awaitable[None]]
 Receive = Callable[[], Awaitable[object]]
 
 # Answers quicker than this are given without watching for the caller's leaving: there would be nothing to save.
-WATCH_AFTER_S = 0.02
+# A watcher is a task of its own, which costs more than such an answer.
+WATCH_AFTER_S = 0.1
 _EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
