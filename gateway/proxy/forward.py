@@ -137,9 +137,8 @@ def _passed(response: Response) -> _Passed:
     if known is None:
         known = _Passed(to_caller(response.headers), is_stream(first(response.headers, b"content-type")))
         if made is not None:
-            known = made[_PASSED] = _Passed(
-                tuple(known.fields), known.stream
-            )  # a tuple is written out once, see `Direct`
+            # a tuple is written out once, see `Direct`
+            known = made[_PASSED] = _Passed(tuple(known.fields), known.stream)
     return known
 
 
